@@ -1,0 +1,29 @@
+"""PyTorch's recurrent networks in JAX and Flax NNX."""
+
+from jaxrnn import cells, data, init, models, ops, optim, sequence, train
+from jaxrnn.checkpoint import load_state_dict, save, state_dict
+from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
+from jaxrnn.sequence import PackedSequence
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "PackedSequence",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "RNNCell",
+    "cells",
+    "data",
+    "init",
+    "load_state_dict",
+    "models",
+    "ops",
+    "optim",
+    "save",
+    "sequence",
+    "state_dict",
+    "train",
+]

@@ -1,0 +1,165 @@
+"""PyTorch's initialisers: its distributions from JAX keys, and its very bits from its seeds.
+
+`recurrent_uniform` and `torch_uniform` draw from torch's distributions. `like_torch` draws torch's numbers:
+its generator on the CPU is the Mersenne Twister that NumPy has too, and its arithmetic can be repeated.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxrnn.checkpoint import Parameter, load_state_dict, parameters, recurrent_position, translation
+
+Module = TypeVar("Module", bound=nnx.Pytree)
+
+
+def torch_uniform(
+    key: jax.Array, shape: Sequence[int], bound: float, dtype: jax.typing.DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Draw ``U(-bound, bound)``, the distribution of every default initialiser of `torch.nn` used here."""
+    return jax.random.uniform(key, tuple(shape), dtype, minval=-bound, maxval=bound)
+
+
+def recurrent_uniform(
+    key: jax.Array, shape: Sequence[int], hidden_size: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Draw ``U(-k, k)``, ``k = 1 / sqrt(hidden_size)``, as `torch.nn.RNNBase.reset_parameters` does.
+
+    Every parameter of a recurrent layer follows it: weights, both biases, projection, peepholes.
+    """
+    return torch_uniform(key, shape, recurrent_bound(hidden_size), dtype)
+
+
+def recurrent_bound(hidden_size: int) -> float:
+    """Return ``k = 1 / sqrt(hidden_size)``, the bound of every recurrent parameter in torch."""
+    return 1.0 / math.sqrt(hidden_size) if hidden_size > 0 else 0.0
+
+
+def like_torch(module: Module, seed: int) -> Module:
+    """Give a module, in place, the very bits its twin in torch has, and return it::
+
+        torch.manual_seed(seed); twin = Twin(...)      # on a CPU, with its default initialisation
+        module = like_torch(Module(...), seed)         # the same numbers, without torch
+
+    torch draws when a part is constructed, so the parts must be set in the same order in both, and the
+    module must come straight from its constructor: `nnx.jit`, `nnx.clone` and `nnx.merge` sort its
+    attributes by name, which raises a ValueError here. float32 and float64 match bit for bit; torch fuses a
+    multiply and an add, as its builds for AVX2 and later do.
+
+    Raises NotImplementedError for parts whose numbers cannot be reproduced, such as `nnx.Embed`.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(
+            f"seed={seed} is outside 0 .. 2**64 - 1; torch maps a negative seed to seed + 2**64."
+        )
+    found = parameters(module)
+    _check_order(module, found)
+    generator = _Generator(seed)
+    drawn: dict[int, np.ndarray] = {}  # by variable: a shared module is drawn once, under its first name
+    for _, group in itertools.groupby(found, key=lambda parameter: id(parameter.owner)):
+        members = list(group)
+        new = [parameter for parameter in members if id(parameter.variable) not in drawn]
+        if new and len(new) < len(members):
+            raise _unknown(new[0], "shares a tied parameter, and torch throws one of its two draws away")
+        if new:
+            values = _rule(new)(generator, new)
+            drawn.update(
+                (id(parameter.variable), value) for parameter, value in zip(new, values, strict=True)
+            )
+    load_state_dict(module, {parameter.name: drawn[id(parameter.variable)] for parameter in found})
+    return module
+
+
+class _Generator:
+    """The random stream of `torch.manual_seed` on a CPU: MT19937, seeded with the low 32 bits of the seed."""
+
+    def __init__(self, seed: int):
+        self._engine = np.random.RandomState(seed & 0xFFFFFFFF)
+
+    def uniform(self, parameter: Parameter, bound: float) -> np.ndarray:
+        """Draw ``u * (bound - -bound) + -bound`` with one rounding, ``u`` of 24 (float32) or 53 bits."""
+        count = math.prod(parameter.shape)
+        draw = {np.dtype(np.float32): self._uniform32, np.dtype(np.float64): self._uniform64}
+        if parameter.dtype not in draw:
+            raise _unknown(parameter, f"is {parameter.dtype}; initialise it in float32 and convert it")
+        return draw[parameter.dtype](count, bound).reshape(parameter.shape)
+
+    def _words(self, count: int) -> np.ndarray:
+        return self._engine.randint(0, 2**32, count, dtype=np.uint32)
+
+    def _uniform32(self, count: int, bound: float) -> np.ndarray:
+        low = np.float64(np.float32(-bound))
+        u = (self._words(count) & 0xFFFFFF) * 2.0**-24
+        return (u * (-2 * low) + low).astype(np.float32)  # 48 bits at most, so only this rounds
+
+    def _uniform64(self, count: int, bound: float) -> np.ndarray:
+        high, low = self._words(2 * count).reshape(count, 2).astype(np.uint64).T
+        u = ((high << np.uint64(32)) | low) & np.uint64(2**53 - 1)
+        top, bottom = float(bound).as_integer_ratio()
+        # Integers of any size: (2 u / 2^53 - 1) * top / bottom, rounded once by the division.
+        return np.array([(2 * k - 2**53) * top / (bottom << 53) for k in u.tolist()], np.float64)
+
+
+_Rule = Callable[[_Generator, list[Parameter]], list[np.ndarray]]
+
+
+def _draw_recurrent(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+    bound = recurrent_bound(members[0].owner.hidden_size)
+    return [generator.uniform(parameter, bound) for parameter in members]
+
+
+def _draw_linear(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+    """Draw the weight by Kaiming's rule with ``a = sqrt(5)`` and the bias from ``1 / sqrt(fan_in)``.
+
+    The bounds are equal but for rounding, so each is computed as in torch (`nn.Linear.reset_parameters`).
+    """
+    fan_in = members[0].shape[-1]
+    gain = math.sqrt(2.0 / (1 + math.sqrt(5) ** 2))
+    bounds = [math.sqrt(3.0) * (gain / math.sqrt(fan_in)), 1 / math.sqrt(fan_in)] if fan_in else [0.0, 0.0]
+    return [generator.uniform(parameter, bound) for parameter, bound in zip(members, bounds, strict=False)]
+
+
+def _set_norm(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+    """Return a scale of ones and a bias of zeros; torch draws nothing for them."""
+    return [np.full(parameter.shape, float(parameter.name.endswith("weight"))) for parameter in members]
+
+
+_RULES: dict[type, _Rule] = {nnx.Linear: _draw_linear, nnx.LayerNorm: _set_norm, nnx.RMSNorm: _set_norm}
+
+
+def _rule(members: list[Parameter]) -> _Rule:
+    owner = members[0].owner
+    if type(owner) in _RULES:
+        return _RULES[type(owner)]
+    names = [parameter.name.rpartition(".")[2] for parameter in members]
+    if hasattr(owner, "hidden_size") and None not in map(recurrent_position, names):
+        return _draw_recurrent
+    raise _unknown(members[0], f"belongs to a {type(owner).__name__}, whose draws in torch are not known")
+
+
+def _unknown(parameter: Parameter, why: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"{parameter.name} {why}. Load the values that torch drew with jaxrnn.load_state_dict instead."
+    )
+
+
+def _check_order(module: nnx.Pytree, found: list[Parameter]) -> None:
+    """Raise if Flax has sorted the attributes of a module by name, and with them the order of the draws."""
+    owners = {id(parameter.owner) for parameter in found}
+    for path, node in nnx.iter_graph(module):
+        ordered = isinstance(node, nnx.List | nnx.Sequential) or id(node) in owners
+        if ordered or not isinstance(node, nnx.Module) or translation(type(node)) is None:
+            continue
+        if len(owners) > 1 and list(vars(node)) == sorted(vars(node)):
+            raise ValueError(
+                f"{'.'.join(map(str, path)) or type(node).__name__}: the order in which its parts were built "
+                "is lost, and torch draws in that order: nnx.jit, nnx.clone and nnx.merge sort attributes by "
+                "name. Call like_torch straight after the constructor."
+            )

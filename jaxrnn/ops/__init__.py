@@ -1,0 +1,87 @@
+"""The recurrence: arrays in, arrays out; knows nothing of Flax."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrnn.cells import Cell, Parameters, State, carry_dtype
+from jaxrnn.ops import reference, scan
+
+IMPLEMENTATIONS = {"reference": reference.unroll, "scan": scan.unroll}
+
+
+def unroll(
+    cell: Cell,
+    params: Parameters,
+    x: Float[Array, "*B T I"],
+    state: State,
+    *,
+    lengths: Int[Array, "*B"] | None = None,
+    resets: Bool[Array, "*B T"] | None = None,
+    reverse: bool = False,
+    precision: lax.PrecisionLike = None,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "*B T R"], State]:
+    """Apply `cell` along time; return its outputs [..., T, R] and the final state.
+
+    * Any number of batch dimensions may stand before T, none included.
+    * `lengths` in 0..T: steps at and beyond a row's length leave its state alone, their output is zero, and
+      nothing in the padding of `x`, not even NaN, reaches a result or a gradient. A length of 0 returns `state`.
+      A length beyond T counts as T: only a caller that knows the values can reject it (the layers do).
+    * `resets` marks the steps at which a new sequence begins inside a row: no state crosses such a mark, in
+      either direction. The first sequence of a row starts from `state`, the others from zeros.
+    * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
+    * `implementation`: "scan", "reference", or None for the fastest that applies.
+
+    The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
+    """
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation={implementation!r} is not one of {sorted(IMPLEMENTATIONS)}. "
+            "Leave it at None to let jaxrnn choose."
+        )
+    return _unroll(
+        cell, dict(params), x, state, lengths, resets,
+        reverse=reverse, precision=precision, implementation=implementation or "scan",
+    )  # fmt: skip
+
+
+# Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
+@partial(jax.jit, static_argnames=("cell", "reverse", "precision", "implementation"), inline=True)
+def _unroll(cell, params, x, state, lengths, resets, *, reverse, precision, implementation):
+    *batch, steps, _ = x.shape
+    dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
+    x = x.reshape(rows, *x.shape[-2:])
+    state = jax.tree.map(lambda s: s.reshape(rows, s.shape[-1]).astype(carried), state)
+    valid = restart = None
+    if lengths is not None:
+        valid = jnp.arange(steps)[:, None, None] < lengths.reshape(1, rows, 1)
+        x = jnp.where(valid.swapaxes(0, 1), x, 0)
+    if resets is not None:
+        marks = resets.reshape(rows, steps).T[..., None]
+        if valid is not None:  # a mark in the padding begins nothing
+            marks = marks & valid
+        restart = restart_marks(marks, reverse)
+    run = IMPLEMENTATIONS[implementation]
+    h, final = run(
+        cell, params, x.swapaxes(0, 1), state, valid, restart, reverse=reverse, precision=precision
+    )
+    if valid is not None:
+        h = jnp.where(valid, h, 0)
+    outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
+    return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), final)
+
+
+def restart_marks(resets: Bool[Array, "T B 1"], reverse: bool) -> Bool[Array, "T B 1"]:
+    """Return the steps that start from zeros.
+
+    A mark at t says that a sequence begins at t. Running backwards, the boundary is crossed one step later:
+    on entering step t - 1.
+    """
+    if not reverse:
+        return resets
+    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])

@@ -1,0 +1,438 @@
+"""Training: ``fit`` runs to the end, ``Epochs`` hands out epoch by epoch; both resume bit for bit."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["Epoch", "Epochs", "History", "fit"]
+
+PyTree = Any
+
+
+class Epoch(NamedTuple):
+    """What one epoch gave."""
+
+    epoch: int  # counted from 0
+    loss: float  # mean of the batches' losses, each batch with the same weight
+    validation: float | None  # None without `validate`
+    seconds: float  # training and validation, without the checkpoint
+
+
+class History(NamedTuple):
+    """What a run gave, one entry per epoch, epochs before a resume included."""
+
+    train_loss: tuple[float, ...]
+    validation_loss: tuple[float, ...]  # empty without `validate`
+    best_epoch: int | None  # the epoch the parameters come from; None without `validate`: the last one
+    stopped_early: bool  # patience ran out before the last epoch
+    seconds: tuple[float, ...]
+
+
+def fit(
+    model: nnx.Module,
+    optimizer: nnx.Optimizer,
+    loss: Callable[..., Any],
+    batches: Callable[[int], Iterable[Any]],
+    *,
+    epochs: int,
+    carry: PyTree = None,
+    validate: Callable[[Any], Any] | None = None,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train ``model`` in place and return the history; ``Epochs`` describes the arguments.
+
+    ``progress`` shows a bar with the losses and the time left, on a terminal or in a notebook;
+    elsewhere nothing is printed. Example::
+
+        optimizer = nnx.Optimizer(model, jaxrnn.optim.adam(1e-2), wrt=nnx.Param)
+        data = forecast_dataset(closes, 20, 0.2)
+        history = fit(
+            model, optimizer,
+            lambda model, batch: jnp.mean((model(batch[0])[0] - batch[1]) ** 2),
+            lambda epoch: batches(data.train, 64, shuffle_seed=0, epoch=epoch),
+            epochs=100,
+        )
+    """
+    run = Epochs(
+        model,
+        optimizer,
+        loss,
+        batches,
+        epochs=epochs,
+        carry=carry,
+        validate=validate,
+        patience=patience,
+        min_delta=min_delta,
+        checkpoint=checkpoint,
+    )
+    with _bar(progress) as bar:
+        done = len(run.history.train_loss)
+        task = bar.add_task("training", total=max(epochs, done), completed=done, losses="")
+        for epoch in run:
+            losses = f"loss {epoch.loss:.4g}"
+            if epoch.validation is not None:
+                losses += f"  validation {epoch.validation:.4g}"
+            bar.update(task, advance=1, losses=losses)
+    return run.history
+
+
+class Epochs:
+    """A training run, to be iterated: every turn trains one epoch and gives an ``Epoch``.
+
+    Two runs go side by side with ``for a, b in zip(Epochs(...), Epochs(...), strict=True)``.
+
+    Args:
+        model: trained in place, in the mode it is in: ``model.train()`` first if it was in ``eval()``.
+        optimizer: an ``nnx.Optimizer`` of this model; what is differentiated is its ``wrt``.
+        loss: ``loss(model, batch) -> scalar``, or with a carry
+            ``loss(model, batch, carry) -> (scalar, carry)``. It is compiled once per shape of a batch.
+        batches: ``batches(epoch)`` gives an epoch's batches, the same ones whenever it is asked.
+        epochs: how many in all, those before a resume included.
+        carry: initial state handed from each batch to the next, also from an epoch's last batch to the
+            next epoch's first. No gradient flows through it: a hidden state as carry is truncated
+            backpropagation through time (Williams & Peng, 1990), one batch long. A loss that wants to
+            start afresh resets it itself. The latest one is the attribute ``carry``.
+        validate: ``validate(model) -> float``, lower is better, called after each epoch with the model in
+            ``eval()``. The parameters of the best epoch (and all other state but random streams) are put
+            back before the last ``Epoch`` is handed out; a loop broken off earlier keeps the latest.
+        patience: stop once this many epochs in a row were not better than the best before them.
+        min_delta: by how much an epoch must lower the best validation to count as better.
+        checkpoint: a directory, written by orbax after every epoch, whole or not at all. If it holds a
+            checkpoint, model, optimizer, carry and history are restored from it at construction, and the
+            run goes on bit for bit as if it had never been interrupted.
+
+    Raises:
+        FloatingPointError: a loss is NaN or infinite. The model has then taken that step; the checkpoint
+            stays that of the epoch before.
+        ValueError: the checkpoint is of a different model, optimizer or carry; an epoch has no batches.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        optimizer: nnx.Optimizer,
+        loss: Callable[..., Any],
+        batches: Callable[[int], Iterable[Any]],
+        *,
+        epochs: int,
+        carry: PyTree = None,
+        validate: Callable[[Any], Any] | None = None,
+        patience: int | None = None,
+        min_delta: float = 0.0,
+        checkpoint: str | PathLike[str] | None = None,
+    ):
+        _check(optimizer, batches, epochs, validate, patience, min_delta)
+        self.model = model
+        self.optimizer = optimizer
+        self.carry = _strong(carry)
+        self._step = _compile(loss, carries=carry is not None)
+        self._batches = batches
+        self._epochs = epochs
+        self._validate = validate
+        self._patience = patience
+        self._min_delta = min_delta
+        self._checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
+        self._records: list[Epoch] = []
+        self._best_epoch: int | None = None
+        self._best_validation = math.inf
+        self._best: PyTree = None
+        if self._checkpoint is not None and self._checkpoint.exists():
+            self._resume(self._checkpoint)
+
+    @property
+    def history(self) -> History:
+        """What the run gave so far."""
+        return History(
+            train_loss=tuple(record.loss for record in self._records),
+            validation_loss=tuple(r.validation for r in self._records if r.validation is not None),
+            best_epoch=self._best_epoch,
+            stopped_early=self._out_of_patience and len(self._records) < self._epochs,
+            seconds=tuple(record.seconds for record in self._records),
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no epoch left to run."""
+        return len(self._records) >= self._epochs or self._out_of_patience
+
+    @property
+    def _out_of_patience(self) -> bool:
+        if self._patience is None or self._best_epoch is None:
+            return False
+        return len(self._records) - 1 - self._best_epoch >= self._patience
+
+    def __iter__(self) -> Iterator[Epoch]:
+        while not self.finished:
+            epoch = self._run()
+            if self.finished:
+                self._put_best_back()
+            yield epoch
+
+    def _run(self) -> Epoch:
+        epoch = len(self._records)
+        start = time.perf_counter()
+        loss = float(np.mean(self._train(epoch)))
+        validation = None if self._validate is None else self._validated(self._validate, epoch)
+        if validation is not None and validation < self._best_validation - self._min_delta:
+            self._best_epoch, self._best_validation = epoch, validation
+            self._best = _pure(self.model, _NOT_RANDOM)
+        record = Epoch(epoch, loss, validation, time.perf_counter() - start)
+        self._records.append(record)
+        if self._checkpoint is not None:
+            facts = {"records": self._records, "best_epoch": self._best_epoch}
+            _save(self._checkpoint, len(self._records), self._arrays(), facts)
+        return record
+
+    def _train(self, epoch: int) -> list[float]:
+        """Run the epoch's steps; return their losses."""
+        losses: list[float] = []
+        pending = None  # A loss is looked at one step late, so that the device need not wait for Python.
+        for batch in self._batches(epoch):
+            loss, self.carry = self._step(self.model, self.optimizer, batch, self.carry)
+            if pending is not None:
+                losses.append(self._finite(pending, f"epoch {epoch}, step {len(losses)}: the loss"))
+            pending = loss
+        if pending is None:
+            raise ValueError(f"epoch {epoch}: batches({epoch}) gave no batch; expected at least one.")
+        return [*losses, self._finite(pending, f"epoch {epoch}, step {len(losses)}: the loss")]
+
+    def _validated(self, validate: Callable[[Any], Any], epoch: int) -> float:
+        with _evaluating(self.model):
+            return self._finite(validate(self.model), f"epoch {epoch}: validate(model)")
+
+    def _finite(self, value: Any, what: str) -> float:
+        number = float(value)
+        if math.isfinite(number):
+            return number
+        remedy = "lower the learning rate, or clip the gradient's norm"
+        if self._checkpoint is not None and self._records:
+            remedy += f"; {self._checkpoint} holds the state after epoch {len(self._records) - 1}"
+        raise FloatingPointError(f"{what} is {number}: {remedy}.")
+
+    def _put_best_back(self) -> None:
+        if self._best is not None:
+            _replace(self.model, self._best, _NOT_RANDOM)
+
+    def _arrays(self) -> dict[str, PyTree]:
+        return {
+            "model": _pure(self.model),
+            "optimizer": _pure(self.optimizer),
+            "carry": self.carry,
+            "best": self._best,
+        }
+
+    def _resume(self, path: Path) -> None:
+        template = self._arrays()
+        if self._validate is not None:
+            template["best"] = _pure(self.model, _NOT_RANDOM)
+        restored = _load(path, template)
+        if restored is None:
+            return
+        arrays, facts = restored
+        _replace(self.model, arrays["model"])
+        _replace(self.optimizer, arrays["optimizer"])
+        self.carry = arrays["carry"]
+        self._records = [Epoch(*record) for record in facts["records"]]
+        if facts["best_epoch"] is not None:
+            self._best, self._best_epoch = arrays["best"], facts["best_epoch"]
+            self._best_validation = facts["records"][self._best_epoch][2]
+        if self.finished:
+            self._put_best_back()
+
+
+def _compile(loss: Callable[..., Any], *, carries: bool) -> Callable[..., Any]:
+    """One compiled optimizer step ``(model, optimizer, batch, carry) -> (loss, carry)``."""
+
+    def objective(model: nnx.Module, batch: PyTree, carry: PyTree) -> tuple[jax.Array, PyTree]:
+        if not carries:
+            return loss(model, batch), None
+        result = loss(model, batch, carry)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"loss: with a carry, expected (scalar, new carry), got {type(result).__name__}.")
+        value, new_carry = result[0], _strong(result[1])
+        came, expected = _describe(new_carry), _describe(carry)
+        if came != expected:
+            raise ValueError(f"loss: the new carry is not like the one given. {_differences(came, expected)}")
+        return value, new_carry
+
+    @nnx.jit
+    def step(
+        model: nnx.Module, optimizer: nnx.Optimizer, batch: PyTree, carry: PyTree
+    ) -> tuple[jax.Array, PyTree]:
+        differentiated = nnx.DiffState(0, optimizer.wrt)
+        value_and_grad = nnx.value_and_grad(objective, argnums=differentiated, has_aux=True)
+        (value, carry), grads = value_and_grad(model, batch, carry)
+        optimizer.update(model, grads)
+        return value, carry
+
+    return step
+
+
+def _strong(carry: PyTree) -> PyTree:
+    """Make arrays of all leaves; a weakly typed one, as from a Python number, would compile the step twice."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), carry)
+
+
+@contextmanager
+def _evaluating(model: nnx.Module) -> Iterator[None]:
+    """Put the model into ``eval()``, and every module's own mode back afterwards."""
+    modes = [
+        (module, name, getattr(module, name))
+        for _, module in nnx.iter_modules(model)
+        for name in ("deterministic", "use_running_average")
+        if hasattr(module, name)
+    ]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, name, mode in modes:
+            setattr(module, name, mode)
+
+
+def _bar(progress: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not progress or not (console.is_terminal or console.is_jupyter),
+    )
+
+
+# State as nested dicts of arrays
+
+_NOT_RANDOM = nnx.Not(nnx.RngState)
+
+
+def _pure(node: Any, wanted: Any = ...) -> PyTree:
+    """Arrays of a module or optimizer; later training does not change them."""
+    return nnx.to_pure_dict(nnx.state(node, wanted))
+
+
+def _replace(node: Any, arrays: PyTree, wanted: Any = ...) -> None:
+    """Put ``_pure(node, wanted)`` back."""
+    state = nnx.state(node, wanted)
+    nnx.replace_by_pure_dict(state, arrays)
+    nnx.update(node, state)
+
+
+def _named(tree: PyTree) -> dict[str, jax.Array]:
+    """Leaves by dotted path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _describe(tree: PyTree) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(tree).items()}
+
+
+def _differences(came: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Say in which entries two descriptions differ (the first five)."""
+    differing = [
+        f"{name or 'it'}: {came.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
+        for name in [*expected, *(name for name in came if name not in expected)]
+        if came.get(name) != expected.get(name)
+    ]
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    return "; ".join(differing[:5]) + more + "."
+
+
+# Checkpoints
+
+
+def _manager(path: Path) -> Any:
+    """Open orbax's manager; imported here, as a run without checkpoints has no need of it."""
+    import orbax.checkpoint as ocp
+
+    # Synchronous: an epoch handed out is on the disk. What a killed run left half-written is removed.
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(path, options=options)
+
+
+def _save(path: Path, step: int, tree: PyTree, facts: Mapping[str, Any]) -> None:
+    import orbax.checkpoint as ocp
+
+    arrays = {name: _without_key_type(leaf) for name, leaf in _named(tree).items()}
+    with _manager(path) as manager:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays),
+                facts=ocp.args.JsonSave({**facts, "arrays": _describe(tree)}),
+            ),
+        )
+
+
+def _load(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+    """Arrays in the form of ``template`` and facts of the latest checkpoint; None where there is none."""
+    import orbax.checkpoint as ocp
+
+    with _manager(path) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
+        if facts["arrays"] != _describe(template):
+            raise ValueError(
+                f"checkpoint {path} is of another run. {_differences(facts['arrays'], _describe(template))} "
+                "Build the model, optimizer, carry and validation of that run, or give another directory."
+            )
+        leaves = _named(template)
+        stored = ocp.args.StandardRestore({name: _without_key_type(leaf) for name, leaf in leaves.items()})
+        arrays = manager.restore(step, args=ocp.args.Composite(arrays=stored)).arrays
+    revived = [_with_key_type(arrays[name], leaf) for name, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), revived), facts
+
+
+def _without_key_type(leaf: jax.Array) -> jax.Array:
+    """Turn a PRNG key into its integers; other arrays pass."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _with_key_type(leaf: jax.Array, like: jax.Array) -> jax.Array:
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+    return leaf
+
+
+def _check(
+    optimizer: Any, batches: Any, epochs: int, validate: Any, patience: int | None, min_delta: float
+) -> None:
+    if not isinstance(optimizer, nnx.Optimizer):
+        raise TypeError(
+            f"optimizer: expected an nnx.Optimizer, got {type(optimizer).__name__}; pass "
+            "nnx.Optimizer(model, jaxrnn.optim.adam(1e-3), wrt=nnx.Param)."
+        )
+    if not callable(batches):
+        raise TypeError(
+            f"batches: expected a function of the epoch, got {type(batches).__name__}; "
+            "pass for example lambda epoch: batches."
+        )
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs}: expected at least 1.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience={patience}: expected at least 1 epoch, or None to run them all.")
+    if min_delta < 0:
+        raise ValueError(f"min_delta={min_delta}: expected at least 0.")
+    if validate is None and (patience is not None or min_delta):
+        raise ValueError("patience and min_delta watch the validation: pass validate as well.")
