@@ -5,6 +5,7 @@ Checked here once, at the public edge; inside, the types are trusted.
 
 import functools
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,17 +20,18 @@ Init = TypeVar("Init", bound=Callable[..., None])
 def torch_keywords(init: Init) -> Init:
     """Make an unknown keyword of a constructor raise what torch raises, with the keywords that exist."""
     known = [name for name in inspect.signature(init).parameters if name != "self"]
+    of_sequences = "num_layers" in known
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         unknown = [name for name in kwargs if name not in known]
-        if "proj_size" in unknown and hasattr(self, "num_layers"):
+        if "proj_size" in unknown and of_sequences:
             raise ValueError(
                 "proj_size argument is only supported for LSTM, not RNN or GRU. "
                 "Leave it out, or use jaxrnn.LSTM."
             )
         if unknown:
-            base = "RNNBase" if hasattr(self, "num_layers") else type(self).__name__
+            base = "RNNBase" if of_sequences else type(self).__name__
             raise TypeError(
                 f"{base}.__init__() got an unexpected keyword argument '{unknown[0]}'. "
                 f"{type(self).__name__} takes {', '.join(known)}."
@@ -77,16 +79,24 @@ def check_dropout(dropout: Any, num_layers: int) -> float:
     if not is_number or not 0 <= dropout <= 1:
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element being "
-            f"zeroed. Got {dropout!r}."
+            f"zeroed. Got {dropout!r}; 0.2 drops one in five, 0 none."
         )
     if dropout > 0 and num_layers == 1:
         warnings.warn(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
             f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}. "
             "Use nnx.Dropout after the layer to drop its output.",
-            stacklevel=4,
+            stacklevel=_caller(),
         )
     return float(dropout)
+
+
+def _caller() -> int:
+    """Return the stacklevel of the first frame outside jaxrnn and flax (whose metaclass calls constructors)."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("jaxrnn", "flax"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_projection(proj_size: Any, hidden_size: int) -> None:

@@ -15,3 +15,9 @@ def x64():
     """Float64 in JAX for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def torch():
+    """PyTorch; where it is not installed, the test is skipped."""
+    return pytest.importorskip("torch")

@@ -79,8 +79,12 @@ def test_the_output_gate_of_the_peephole_lstm_sees_the_new_cell_state():
 def test_parameter_shapes_are_torchs_in_torchs_order():
     shapes = cells.LSTM.parameter_shapes(3, 5, projected_features=2)
     assert list(shapes.items()) == [
-        ("weight_ih", (20, 3)), ("weight_hh", (20, 2)), ("bias_ih", (20,)), ("bias_hh", (20,)), ("weight_hr", (2, 5)),
-    ]  # fmt: skip
+        ("weight_ih", (20, 3)),
+        ("weight_hh", (20, 2)),
+        ("bias_ih", (20,)),
+        ("bias_hh", (20,)),
+        ("weight_hr", (2, 5)),
+    ]
     assert list(cells.PEEPHOLE_LSTM.parameter_shapes(3, 5, bias=False)) == [
         "weight_ih",
         "weight_hh",

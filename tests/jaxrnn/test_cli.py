@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from jaxrnn import checkpoint
+from jaxrnn import checkpoint_files
 from jaxrnn.cli import main
 
 WEIGHTS = {
@@ -19,7 +19,7 @@ def run(*args):
 
 @pytest.fixture
 def source(tmp_path):
-    checkpoint.write(WEIGHTS, tmp_path / "in.npz")
+    checkpoint_files.write(WEIGHTS, tmp_path / "in.npz")
     return tmp_path / "in.npz"
 
 
@@ -28,7 +28,7 @@ def test_convert_keeps_every_bit_and_lists_what_it_wrote(source, suffix):
     target = source.with_name(f"out{suffix}")
     result = run("convert", source, target)
     assert result.exit_code == 0, result.output
-    read = checkpoint.read(target)
+    read = checkpoint_files.read(target)
     assert {name: value.tobytes() for name, value in read.items()} == {
         name: value.tobytes() for name, value in WEIGHTS.items()
     }
@@ -45,9 +45,9 @@ def test_convert_never_overwrites_unless_told_to(source):
     assert "--overwrite" in result.stderr
     assert target.read_text() == "precious"
     assert run("convert", source, target, "--overwrite").exit_code == 0
-    assert set(checkpoint.read(target)) == set(WEIGHTS)
+    assert set(checkpoint_files.read(target)) == set(WEIGHTS)
     assert run("convert", target, target, "--overwrite").exit_code == 0
-    assert set(checkpoint.read(target)) == set(WEIGHTS)
+    assert set(checkpoint_files.read(target)) == set(WEIGHTS)
 
 
 @pytest.mark.torch
@@ -59,7 +59,7 @@ def test_convert_takes_the_entry_named_by_key(tmp_path):
     assert "one of ['model_state']" in result.stderr
     result = run("convert", tmp_path / "in.pt", tmp_path / "out.npz", "--key", "model_state")
     assert result.exit_code == 0
-    np.testing.assert_array_equal(checkpoint.read(tmp_path / "out.npz")["w"], 1)
+    np.testing.assert_array_equal(checkpoint_files.read(tmp_path / "out.npz")["w"], 1)
 
 
 @pytest.mark.parametrize(

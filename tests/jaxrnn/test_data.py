@@ -193,7 +193,7 @@ def test_standardized_features_have_mean_zero_and_deviation_one():
 
 
 @pytest.mark.parametrize("scaler", SCALERS)
-def test_inverse_undoes_transform(scaler):
+def test_the_inverse_undoes_the_transform(scaler):
     values = np.random.default_rng(5).normal(100, 20, (50, 2))
     fitted = scaler.fit(values)
     windows = np.random.default_rng(6).normal(100, 20, (4, 7, 2))

@@ -111,7 +111,7 @@ def test_a_mark_in_the_padding_begins_nothing(implementation, reverse):
     marks = jnp.arange(T)[None] == lengths[:, None]
     run = unroller(cells.GRU, implementation, reverse=reverse, lengths=lengths)
     marked = unroller(cells.GRU, implementation, reverse=reverse, lengths=lengths, resets=marks)
-    assert_trees_close(marked(params, x, state), run(params, x, state), 0)
+    assert_trees_close(marked(params, x, state), run(params, x, state))
 
 
 @pytest.mark.usefixtures("x64")
@@ -210,9 +210,9 @@ def test_the_forward_loop_saves_only_the_chosen_residuals(cell, stacked):
 def test_an_input_gradient_alone_computes_no_weight_gradients():
     args = plain(cells.LSTM, dtype=jnp.float32)
     gradient = jax.grad(scalar(unroller(cells.LSTM, "scan")), argnums=1)
-    assert (
-        count(jax.make_jaxpr(gradient)(*args).jaxpr, "dot_general") == 4
-    )  # W_ih x, W_hh h and their transposes
+    assert count(jax.make_jaxpr(gradient)(*args).jaxpr, "dot_general") == 4, (
+        "W_ih x, W_hh h and their transposes"
+    )
 
 
 def test_an_unknown_implementation_is_refused_by_name():
