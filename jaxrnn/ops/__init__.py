@@ -51,7 +51,7 @@ def unroll(
 
 
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
-@partial(jax.jit, static_argnames=("cell", "reverse", "precision", "implementation"), inline=True)
+@partial(jax.jit, static_argnames=("cell", "reverse", "precision", "implementation"))
 def _unroll(cell, params, x, state, lengths, resets, *, reverse, precision, implementation):
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
