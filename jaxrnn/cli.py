@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrnn import checkpoint
+from jaxrnn import checkpoint_files
 
 
 class BadInput(click.ClickException):
@@ -37,8 +37,8 @@ def convert(source: Path, target: Path, key: str | None, overwrite: bool) -> Non
     if target.exists() and not overwrite:
         raise BadInput(f"{target} exists; pass --overwrite to replace it.")
     try:
-        arrays = checkpoint.read(source, key)
-        checkpoint.write(arrays, target)
+        arrays = checkpoint_files.read(source, key)
+        checkpoint_files.write(arrays, target)
     except (OSError, TypeError, ValueError, UnpicklingError) as error:
         raise BadInput(" ".join(str(error).split())) from error
     console = Console()

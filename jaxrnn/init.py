@@ -15,7 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrnn.checkpoint import Parameter, load_state_dict, parameters, recurrent_position, translation
+from jaxrnn.checkpoint import load_state_dict
+from jaxrnn.torch_names import Parameter, parameters, recurrent_position, translation
 
 Module = TypeVar("Module", bound=nnx.Pytree)
 

@@ -12,7 +12,6 @@ match by broadcasting, permutations with a repeated index. `unpad_sequence` leav
 Parameters annotated `Any` take JAX or NumPy arrays, or what has a shape and a dtype and converts to NumPy.
 """
 
-import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,81 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
-
-def length_mask(lengths: Any, steps: int) -> Bool[Array, "B T"]:
-    """Return which steps of each row are valid: ``mask[b, t] = t < lengths[b]``.
-
-    Raises as `check_lengths` does.
-    """
-    return _in_range(_integers(lengths), steps)[:, None] > jnp.arange(steps)
-
-
-def check_lengths(lengths: Any, batch_size: int, steps: int, *, allow_zero: bool = True) -> Int[Array, "B"]:
-    """Return `lengths` as int32 `[B]`, each from 0 (1 without `allow_zero`) to `steps`.
-
-    Takes a list, tuple or array of integers. Values that are known are checked, and stay known inside `jit`.
-    Traced values cannot be checked: they are clipped to 0..`steps`, as a mask of `steps` steps would do.
-
-    Raises:
-        TypeError: floats or booleans.
-        RuntimeError: not one length per row, or one below 1 without `allow_zero` (torch's texts).
-        ValueError: a negative length, or one greater than `steps`.
-    """
-    return _in_range(_integers(lengths, batch_size), steps, allow_zero)
-
-
-def _integers(lengths: Any, batch_size: int | None = None) -> Any:
-    """Return `lengths` as a vector of integers: a tracer, or NumPy if the values are known."""
-    listed = isinstance(lengths, list | tuple)
-    if listed and any(_is_traced(n) for n in lengths):
-        lengths = jnp.asarray(lengths)
-    vector = lengths if _is_traced(lengths) else np.asarray(lengths)
-    if listed and vector.size == 0:
-        vector = vector.astype(np.int32)  # NumPy makes [] a float
-    if not jnp.issubdtype(vector.dtype, jnp.integer):
-        raise TypeError(
-            f"lengths must be integers, but got dtype {vector.dtype}. Pass the number of valid steps of "
-            "each row; a boolean mask becomes lengths by mask.sum(axis)."
-        )
-    if vector.ndim != 1:
-        raise RuntimeError(
-            f"'lengths' argument should be a 1D CPU int64 tensor, but got {vector.ndim}D cpu Long tensor. "
-            f"Pass one length per row, shape (B,), not shape {vector.shape}."
-        )
-    if batch_size is not None and vector.size != batch_size:
-        raise RuntimeError(
-            "Expected `len(lengths)` to be equal to batch_size, but got "
-            f"{vector.size} (batch_size={batch_size}). "
-            "Pass one length per row, and check batch_first: it says which axis is the batch."
-        )
-    return vector
-
-
-def _in_range(vector: Any, steps: int, allow_zero: bool = True) -> Int[Array, "B"]:
-    """Return the lengths as int32; known values are checked, traced ones clipped."""
-    if _is_traced(vector):
-        return jnp.clip(vector.astype(jnp.int32), 0, steps)
-    if not allow_zero and np.any(vector <= 0):
-        raise RuntimeError(
-            "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0. "
-            "Drop the empty rows, or leave the batch padded and give `lengths` to the layer, which accepts 0."
-        )
-    for row in np.flatnonzero((vector < 0) | (vector > steps))[:1]:
-        raise ValueError(
-            f"lengths[{row}] is {vector[row]}, but must be from 0 to {steps}, the number of time steps. "
-            "Correct the length or pad the input, and check batch_first: it says which axis is time."
-        )
-    return _known(vector)
-
-
-def _known(values: Any) -> Int[Array, "N"]:
-    """Return NumPy integers as an int32 array that stays known while `jit` traces the rest."""
-    with jax.ensure_compile_time_eval():
-        return jnp.asarray(values.astype(np.int32))
-
-
-def _is_traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+from jaxrnn.lengths import as_constant, in_range, is_traced, length_mask, length_vector
+from jaxrnn.sequence_checks import (
+    as_array,
+    as_arrays,
+    as_padding,
+    at_least,
+    batch_major,
+    check_alike,
+    check_sorted,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -158,18 +92,18 @@ class PackedSequence:
             ValueError: the four do not describe one batch.
             RuntimeError: empty `batch_sizes` (torch's text).
         """
-        values = _array(data, "data must be an array, not")
+        values = as_array(data, "data must be an array, not")
         sizes = _batch_sizes(batch_sizes, values.shape)
         rows = _sorted_rows(sorted_indices, unsorted_indices, int(sizes[0]))
         places = np.arange(sizes[0]) if rows is None else invert_permutation(rows)
         # Row b stands at places[b] in every step it reaches; what it does not reach is masked away.
         index = np.minimum(np.cumsum(sizes) - sizes + places[:, None], len(values) - 1)
-        lengths = _known((sizes > places[:, None]).sum(axis=1))
+        lengths = as_constant((sizes > places[:, None]).sum(axis=1))
         padded = _fill_padding(jnp.asarray(values)[index], lengths, 0)
-        return cls(padded, lengths, rows is None, None if rows is None else _known(rows))
+        return cls(padded, lengths, rows is None, None if rows is None else as_constant(rows))
 
     def _known_lengths(self, what: str) -> Int[np.ndarray, "B"]:
-        if _is_traced(self.lengths) or np.ndim(self.lengths) != 1:
+        if is_traced(self.lengths) or np.ndim(self.lengths) != 1:
             raise TypeError(
                 f"{what} depends on the values of the lengths, which are traced here (in jit, vmap or scan) "
                 "or stacked. Use .padded [B, T, ...] and .lengths [B], or ask outside the transformation."
@@ -180,7 +114,7 @@ class PackedSequence:
         """Return the rows from longest to shortest."""
         lengths = self._known_lengths(f"PackedSequence.{what}")
         if self.enforce_sorted:
-            _check_sorted(lengths)
+            check_sorted(lengths)
             return np.arange(len(lengths))
         if self.order is None:
             return np.argsort(-lengths, kind="stable")
@@ -229,15 +163,6 @@ def _sorted_rows(sorted_indices: Any, unsorted_indices: Any, batch_size: int) ->
     return inverse if sorted_indices is None else given[0]
 
 
-def _check_sorted(lengths: Int[np.ndarray, "B"]) -> None:
-    if np.any(np.diff(lengths) > 0):
-        raise RuntimeError(
-            "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can pass "
-            "`enforce_sorted=False` to pack_padded_sequence and/or pack_sequence to sidestep this "
-            "requirement if you do not need ONNX exportability. No layer here needs sorted rows."
-        )
-
-
 def pack_padded_sequence(
     input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
 ) -> PackedSequence:
@@ -252,16 +177,16 @@ def pack_padded_sequence(
         ValueError: a length greater than T, for which torch packs rows that do not exist.
         TypeError: lengths that are not integers, which torch truncates.
     """
-    array = _array(input, "_pack_padded_sequence(): argument 'input' (position 1) must be Tensor, not")
-    rows = _batch_major(array, batch_first)
+    array = as_array(input, "_pack_padded_sequence(): argument 'input' (position 1) must be Tensor, not")
+    rows = batch_major(array, batch_first)
     if rows.size == 0:
         raise RuntimeError(
             f"Cannot pack empty tensors. Pass at least one row, step and feature, not {array.shape}."
         )
-    vector = _integers(lengths, rows.shape[0])
-    if enforce_sorted and not _is_traced(vector) and vector[-1] > 0:  # torch looks at the last length first
-        _check_sorted(vector)
-    checked = _in_range(vector, rows.shape[1], allow_zero=False)
+    vector = length_vector(lengths, rows.shape[0])
+    if enforce_sorted and not is_traced(vector) and vector[-1] > 0:  # torch looks at the last length first
+        check_sorted(vector)
+    checked = in_range(vector, rows.shape[1], allow_zero=False)
     return PackedSequence(_fill_padding(rows, checked, 0), checked, enforce_sorted)
 
 
@@ -282,15 +207,15 @@ def pad_packed_sequence(
         RuntimeError: `padding_value` does not fit the dtype.
     """
     packed = _packed(sequence)
-    if _is_traced(packed.lengths):
+    if is_traced(packed.lengths):
         lengths, longest = packed.lengths, packed.padded.shape[1]
     else:
         known = packed._known_lengths("The padded shape")
-        lengths, longest = _known(known), int(known.max(initial=0))
-    steps = longest if total_length is None else _at_least(longest, total_length)
+        lengths, longest = as_constant(known), int(known.max(initial=0))
+    steps = longest if total_length is None else at_least(longest, total_length)
     dtype = jnp.result_type(packed.padded)
     expected = "_pad_packed_sequence(): argument 'padding_value' (position 4) must be Number, not"
-    value = _padding(padding_value, dtype, expected)
+    value = as_padding(padding_value, dtype, expected)
     missing = [(0, steps - longest if axis == 1 else 0) for axis in range(packed.padded.ndim)]
     padded = _fill_padding(jnp.pad(packed.padded[:, :longest], missing), lengths, value)
     return (padded if batch_first else padded.swapaxes(0, 1)), lengths
@@ -312,15 +237,15 @@ def pad_sequence(
             f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}. "
             "Pass a list of arrays [length, ...]."
         )
-    arrays = _arrays(sequences)
+    arrays = as_arrays(sequences)
     if not arrays:
         raise RuntimeError("received an empty list of sequences. Pass at least one array [length, ...].")
     if padding_side not in ("left", "right"):
         expected = "Expected padding_side to be one of left or right, but got"
         raise RuntimeError(f"{expected} {padding_side}. Choose 'right' for batches that are to be packed.")
-    _check_alike(arrays)
+    check_alike(arrays)
     dtype = jnp.result_type(arrays[0])
-    value = _padding(
+    value = as_padding(
         padding_value, dtype, "pad_sequence(): argument 'padding_value' (position 3) must be float, not"
     )
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in arrays) else np
@@ -343,14 +268,14 @@ def unpad_sequence(
         ValueError: not one length per row (torch's text), or a length that is negative or greater than T.
         TypeError: lengths that are not integers, or traced: the shapes of the result depend on their values.
     """
-    rows = _batch_major(_array(padded_sequences, "padded_sequences must be an array, not"), batch_first)
-    vector = _integers(lengths)
+    rows = batch_major(as_array(padded_sequences, "padded_sequences must be an array, not"), batch_first)
+    vector = length_vector(lengths)
     if vector.size != rows.shape[0]:
         raise ValueError(
             f"zip() argument 2 is {'longer' if vector.size > rows.shape[0] else 'shorter'} than argument 1. "
             f"Pass one length for each of the {rows.shape[0]} rows, and check batch_first."
         )
-    return unpack_sequence(PackedSequence(rows, _in_range(vector, rows.shape[1]), enforce_sorted=False))
+    return unpack_sequence(PackedSequence(rows, in_range(vector, rows.shape[1]), enforce_sorted=False))
 
 
 def pack_sequence(sequences: Any, enforce_sorted: bool = True) -> PackedSequence:
@@ -362,7 +287,7 @@ def pack_sequence(sequences: Any, enforce_sorted: bool = True) -> PackedSequence
         raise TypeError(
             f"'{type(sequences).__name__}' object is not iterable. Pass a list of arrays [length, ...]."
         )
-    arrays = _arrays(sequences)
+    arrays = as_arrays(sequences)
     if any(x.ndim == 0 for x in arrays):
         raise IndexError(
             "Dimension specified as 0 but tensor has no dimensions. Give each sequence a time axis."
@@ -382,7 +307,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Shaped[Array, "...
     """
     packed = _packed(packed_sequences)
     lengths = packed._known_lengths("The list of sequences")
-    if _is_traced(packed.padded):
+    if is_traced(packed.padded):
         return [row[:length] for row, length in zip(packed.padded, lengths, strict=True)]
     # In NumPy, because JAX would compile every new length; copied, to share no memory with the caller.
     return [jnp.array(row[:length]) for row, length in zip(np.asarray(packed.padded), lengths, strict=True)]
@@ -399,7 +324,7 @@ def invert_permutation(permutation: Any) -> Any:
     """
     if permutation is None:
         return None
-    indices = _array(permutation, "empty_like(): argument 'input' (position 1) must be Tensor, not")
+    indices = as_array(permutation, "empty_like(): argument 'input' (position 1) must be Tensor, not")
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise RuntimeError(
             f"scatter(): Expected dtype int32/int64 for index. Pass integers, not {indices.dtype}."
@@ -407,7 +332,7 @@ def invert_permutation(permutation: Any) -> Any:
     if indices.ndim != 1:
         text = "Dimension out of range (expected to be in range of [-1, 0], but got 1)"
         raise IndexError(f"{text}. Pass a vector of indices, not shape {indices.shape}.")
-    if _is_traced(indices):
+    if is_traced(indices):
         return jnp.argsort(indices)
     values, size = np.asarray(indices), indices.size
     for index in values[(values < 0) | (values >= size)][:1]:
@@ -416,7 +341,7 @@ def invert_permutation(permutation: Any) -> Any:
     if np.unique(values).size != size:
         raise ValueError(f"{values.tolist()} repeats an index. Pass each of 0 to {size - 1} once.")
     inverse = np.argsort(values).astype(values.dtype)
-    return inverse if isinstance(indices, np.ndarray) else _known(inverse)
+    return inverse if isinstance(indices, np.ndarray) else as_constant(inverse)
 
 
 def _packed(sequence: Any) -> PackedSequence:
@@ -433,98 +358,8 @@ def _packed(sequence: Any) -> PackedSequence:
     )
 
 
-def _array(value: Any, expected: str) -> Any:
-    """Return anything with a shape and a dtype as a JAX or NumPy array."""
-    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
-        raise TypeError(f"{expected} {type(value).__name__}. Pass a JAX or NumPy array: jnp.asarray(...).")
-    return value if isinstance(value, jax.Array) else np.asarray(value)
-
-
-def _arrays(sequences: Iterable[Any]) -> list[Any]:
-    return [
-        _array(x, f"expected Tensor as element {i} in argument 0, but got") for i, x in enumerate(sequences)
-    ]
-
-
-def _batch_major(x: Any, batch_first: bool) -> Any:
-    if x.ndim < 2:
-        text = "Dimension out of range (expected to be in range of [-1, 0], but got 1)"
-        if x.ndim == 0:
-            text = "Dimension specified as 1 but tensor has no dimensions"
-        raise IndexError(f"{text}. Pass a batch; one sequence x is the batch x[None] with batch_first=True.")
-    return x if batch_first else x.swapaxes(0, 1)
-
-
 def _fill_padding(padded: Any, lengths: Any, value: Any) -> Shaped[Array, "B T *rest"]:
     """``where(valid, padded, value)``: a product would keep NaN, in the values and in the gradient."""
     padded, mask = jnp.asarray(padded), length_mask(lengths, padded.shape[1])
     mask = mask.reshape(mask.shape + (1,) * (padded.ndim - 2))
     return jnp.where(mask, padded, jnp.asarray(value, padded.dtype))
-
-
-def _padding(value: Any, dtype: Any, expected: str) -> np.ndarray:
-    """Return `value` in `dtype` as torch converts it: towards zero, but never out of range."""
-    if not isinstance(value, numbers.Number):
-        raise TypeError(f"{expected} {type(value).__name__}. Pass a Python number: float(value).")
-    number: Any = value
-    if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.complexfloating):
-        return np.asarray(number).astype(dtype)
-    whole = jnp.issubdtype(dtype, jnp.integer)
-    limits: Any = jnp.iinfo(dtype) if whole else jnp.finfo(dtype)
-    low, high = (int(limits.min), int(limits.max)) if whole else (float(limits.min), float(limits.max))
-    real = isinstance(number, numbers.Real)
-    if not real or not (low <= number <= high or (not whole and not np.isfinite(number))):
-        raise RuntimeError(
-            f"value cannot be converted to type {dtype} without overflow. Choose a padding_value from "
-            f"{low} to {high}, not {number}, or convert the sequences."
-        )
-    return np.asarray(int(number) if whole else number, dtype)
-
-
-def _at_least(longest: int, total_length: Any) -> int:
-    """Return `total_length` after checking that it holds the longest sequence."""
-    if isinstance(total_length, numbers.Real) and total_length < longest:
-        raise ValueError(
-            "Expected total_length to be at least the length of the longest sequence in input, but got "
-            f"total_length={total_length} and max sequence length being {longest}. Raise total_length or "
-            "leave it out; traced lengths count as the whole padded axis."
-        )
-    if not isinstance(total_length, numbers.Integral):
-        raise TypeError(
-            "_pad_packed_sequence(): argument 'total_length' (position 5) must be int, not "
-            f"{type(total_length).__name__}. It is part of a shape, so it cannot be traced either."
-        )
-    return int(total_length)
-
-
-def _check_alike(arrays: list[Any]) -> None:
-    """Check that the sequences agree in all but length, and that the first one's dtype can hold the rest."""
-    first = arrays[0]
-    for i, x in enumerate(arrays):
-        if x.ndim == 0:
-            raise RuntimeError(f"ArrayRef: invalid slice, N = 1; size = 0. Give sequence {i} a time axis.")
-        if x.shape[1:] != first.shape[1:]:
-            text = _shape_clash((len(x), *first.shape[1:]), x.shape)
-            raise RuntimeError(
-                f"{text}. Sequences [length, ...] may differ in length only, but sequence 0 has shape "
-                f"{first.shape} and sequence {i} has shape {x.shape}."
-            )
-        if not jnp.can_cast(x.dtype, first.dtype, "same_kind"):
-            raise TypeError(
-                f"Sequence {i} is {x.dtype}, but the result has the dtype of sequence 0, {first.dtype}, "
-                "which cannot hold it. Convert the sequences to one dtype."
-            )
-
-
-def _shape_clash(a: tuple[int, ...], b: tuple[int, ...]) -> str:
-    """Return what torch says when an array of shape `b` is copied into one of shape `a`."""
-    rank = max(len(a), len(b))
-    for axis in reversed(range(rank)):
-        m, n = ((1,) * (rank - len(shape)) + shape for shape in (a, b))
-        if m[axis] != n[axis] and 1 not in (m[axis], n[axis]):
-            sizes = f"The size of tensor a ({m[axis]}) must match the size of tensor b ({n[axis]})"
-            return f"{sizes} at non-singleton dimension {axis}"
-    both = np.broadcast_shapes(a, b)
-    if both != a:
-        return f"output with shape {list(a)} doesn't match the broadcast shape {list(both)}"
-    return "Sequences with unequal trailing shapes would be broadcast"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -15,9 +15,10 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Epoch", "Epochs", "History", "fit"]
+from jaxrnn import training_state
+from jaxrnn.training_state import PyTree
 
-PyTree = Any
+__all__ = ["Epoch", "Epochs", "History", "fit"]
 
 
 class Epoch(NamedTuple):
@@ -189,12 +190,12 @@ class Epochs:
         validation = None if self._validate is None else self._validated(self._validate, epoch)
         if validation is not None and validation < self._best_validation - self._min_delta:
             self._best_epoch, self._best_validation = epoch, validation
-            self._best = _pure(self.model, _NOT_RANDOM)
+            self._best = training_state.pure(self.model, training_state.NOT_RANDOM)
         record = Epoch(epoch, loss, validation, time.perf_counter() - start)
         self._records.append(record)
         if self._checkpoint is not None:
             facts = {"records": self._records, "best_epoch": self._best_epoch}
-            _save(self._checkpoint, len(self._records), self._arrays(), facts)
+            training_state.save(self._checkpoint, len(self._records), self._arrays(), facts)
         return record
 
     def _train(self, epoch: int) -> list[float]:
@@ -225,12 +226,12 @@ class Epochs:
 
     def _put_best_back(self) -> None:
         if self._best is not None:
-            _replace(self.model, self._best, _NOT_RANDOM)
+            training_state.replace(self.model, self._best, training_state.NOT_RANDOM)
 
     def _arrays(self) -> dict[str, PyTree]:
         return {
-            "model": _pure(self.model),
-            "optimizer": _pure(self.optimizer),
+            "model": training_state.pure(self.model),
+            "optimizer": training_state.pure(self.optimizer),
             "carry": self.carry,
             "best": self._best,
         }
@@ -238,13 +239,13 @@ class Epochs:
     def _resume(self, path: Path) -> None:
         template = self._arrays()
         if self._validate is not None:
-            template["best"] = _pure(self.model, _NOT_RANDOM)
-        restored = _load(path, template)
+            template["best"] = training_state.pure(self.model, training_state.NOT_RANDOM)
+        restored = training_state.load(path, template)
         if restored is None:
             return
         arrays, facts = restored
-        _replace(self.model, arrays["model"])
-        _replace(self.optimizer, arrays["optimizer"])
+        training_state.replace(self.model, arrays["model"])
+        training_state.replace(self.optimizer, arrays["optimizer"])
         self.carry = arrays["carry"]
         self._records = [Epoch(*record) for record in facts["records"]]
         if facts["best_epoch"] is not None:
@@ -264,9 +265,11 @@ def _compile(loss: Callable[..., Any], *, carries: bool) -> Callable[..., Any]:
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"loss: with a carry, expected (scalar, new carry), got {type(result).__name__}.")
         value, new_carry = result[0], _strong(result[1])
-        came, expected = _describe(new_carry), _describe(carry)
+        came, expected = training_state.describe(new_carry), training_state.describe(carry)
         if came != expected:
-            raise ValueError(f"loss: the new carry is not like the one given. {_differences(came, expected)}")
+            raise ValueError(
+                f"loss: the new carry is not like the one given. {training_state.differences(came, expected)}"
+            )
         return value, new_carry
 
     @nnx.jit
@@ -315,104 +318,6 @@ def _bar(progress: bool) -> Progress:
         console=console,
         disable=not progress or not (console.is_terminal or console.is_jupyter),
     )
-
-
-# State as nested dicts of arrays
-
-_NOT_RANDOM = nnx.Not(nnx.RngState)
-
-
-def _pure(node: Any, wanted: Any = ...) -> PyTree:
-    """Arrays of a module or optimizer; later training does not change them."""
-    return nnx.to_pure_dict(nnx.state(node, wanted))
-
-
-def _replace(node: Any, arrays: PyTree, wanted: Any = ...) -> None:
-    """Put ``_pure(node, wanted)`` back."""
-    state = nnx.state(node, wanted)
-    nnx.replace_by_pure_dict(state, arrays)
-    nnx.update(node, state)
-
-
-def _named(tree: PyTree) -> dict[str, jax.Array]:
-    """Leaves by dotted path."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _describe(tree: PyTree) -> dict[str, str]:
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(tree).items()}
-
-
-def _differences(came: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """Say in which entries two descriptions differ (the first five)."""
-    differing = [
-        f"{name or 'it'}: {came.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
-        for name in [*expected, *(name for name in came if name not in expected)]
-        if came.get(name) != expected.get(name)
-    ]
-    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-    return "; ".join(differing[:5]) + more + "."
-
-
-# Checkpoints
-
-
-def _manager(path: Path) -> Any:
-    """Open orbax's manager; imported here, as a run without checkpoints has no need of it."""
-    import orbax.checkpoint as ocp
-
-    # Synchronous: an epoch handed out is on the disk. What a killed run left half-written is removed.
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    return ocp.CheckpointManager(path, options=options)
-
-
-def _save(path: Path, step: int, tree: PyTree, facts: Mapping[str, Any]) -> None:
-    import orbax.checkpoint as ocp
-
-    arrays = {name: _without_key_type(leaf) for name, leaf in _named(tree).items()}
-    with _manager(path) as manager:
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays),
-                facts=ocp.args.JsonSave({**facts, "arrays": _describe(tree)}),
-            ),
-        )
-
-
-def _load(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """Arrays in the form of ``template`` and facts of the latest checkpoint; None where there is none."""
-    import orbax.checkpoint as ocp
-
-    with _manager(path) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
-        if facts["arrays"] != _describe(template):
-            raise ValueError(
-                f"checkpoint {path} is of another run. {_differences(facts['arrays'], _describe(template))} "
-                "Build the model, optimizer, carry and validation of that run, or give another directory."
-            )
-        leaves = _named(template)
-        stored = ocp.args.StandardRestore({name: _without_key_type(leaf) for name, leaf in leaves.items()})
-        arrays = manager.restore(step, args=ocp.args.Composite(arrays=stored)).arrays
-    revived = [_with_key_type(arrays[name], leaf) for name, leaf in leaves.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), revived), facts
-
-
-def _without_key_type(leaf: jax.Array) -> jax.Array:
-    """Turn a PRNG key into its integers; other arrays pass."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _with_key_type(leaf: jax.Array, like: jax.Array) -> jax.Array:
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
-    return leaf
 
 
 def _check(

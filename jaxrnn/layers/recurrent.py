@@ -11,8 +11,9 @@ from flax import nnx
 from jaxrnn import checks
 from jaxrnn.cells import Cell
 from jaxrnn.init import recurrent_uniform
+from jaxrnn.lengths import check_lengths
 from jaxrnn.ops import unroll
-from jaxrnn.sequence import PackedSequence, check_lengths
+from jaxrnn.sequence import PackedSequence
 
 
 class RecurrentLayer(nnx.Module):

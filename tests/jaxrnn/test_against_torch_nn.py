@@ -15,7 +15,7 @@ from torch.nn.utils import rnn as packing  # noqa: E402
 
 import jaxrnn  # noqa: E402
 from jaxrnn.sequence import pack_padded_sequence, pad_packed_sequence  # noqa: E402
-from parity.compare import compare_arrays  # noqa: E402
+from parity.compare import compare_arrays, reference_errors  # noqa: E402
 from parity.verdict import EQUIVALENT  # noqa: E402
 from tests.jaxrnn.common import assert_same, draw, trace  # noqa: E402
 from tests.torch_ref import common as torch_side  # noqa: E402
@@ -65,19 +65,44 @@ def call_packed(layer, lengths):
     return call
 
 
+def inputs(layer, form, given, dtype):
+    """Return x, the initial states and the lengths of one form of call."""
+    rows = None if form == "unbatched" else B
+    shape = (T, I) if rows is None else (B, T, I) if layer.batch_first else (T, B, I)
+    states = [float32(s).astype(dtype) for s in draw_states(layer, rows)] if given else None
+    return float32(draw(7, *shape)).astype(dtype), states, LENGTHS if form == "ragged" else None
+
+
+def torch_trace(layer, x, states, lengths):
+    """Return the trace of torch's layer, as NumPy arrays."""
+    tensors = None if states is None else [torch.from_numpy(s) for s in states]
+    call = None if lengths is None else call_packed(layer, lengths)
+    found = torch_side.trace(layer, torch.from_numpy(x), tensors, call)
+    return {name: value.numpy() for name, value in found.items()}
+
+
 def traces(kind, form, given, dtype, **options):
     """Return the traces of our layer and of torch's, computed in `dtype` from the same numbers."""
     ours, theirs = pair(kind, dtype, **options)
-    rows = None if form == "unbatched" else B
-    shape = (T, I) if rows is None else (B, T, I) if options["batch_first"] else (T, B, I)
-    x = float32(draw(7, *shape)).astype(dtype)
-    states = [float32(s).astype(dtype) for s in draw_states(theirs, rows)] if given else None
-    lengths = {"lengths": LENGTHS} if form == "ragged" else {}
-    found = trace(ours, x, as_hx(states), **lengths)
-    tensors = None if states is None else [torch.from_numpy(s) for s in states]
-    call = call_packed(theirs, LENGTHS) if lengths else None
-    expected = torch_side.trace(theirs, torch.from_numpy(x), tensors, call)
-    return found, {name: value.numpy() for name, value in expected.items()}
+    x, states, lengths = inputs(theirs, form, given, dtype)
+    return trace(ours, x, as_hx(states), lengths=lengths), torch_trace(theirs, x, states, lengths)
+
+
+def redrawn_errors(kind, form, given, draws=8, **options):
+    """Return torch's own error in float32, drawn anew from weights moved by a few units of roundoff."""
+
+    def run(number):
+        _, theirs = pair(kind, "float32", **options)
+        with torch.no_grad():
+            for index, weight in enumerate(theirs.parameters()):
+                noise = draw(1000 + 100 * number + index, *weight.shape)
+                weight.mul_(torch.from_numpy(float32(1 + 2.0**-22 * noise)))
+        x, states, lengths = inputs(theirs, form, given, "float32")
+        measured = torch_trace(theirs, x, states, lengths)
+        states = None if states is None else [s.astype("float64") for s in states]
+        return measured, torch_trace(theirs.double(), x.astype("float64"), states, lengths)
+
+    return reference_errors(run(number) for number in range(draws))
 
 
 def forms(num_layers):
@@ -101,14 +126,22 @@ def forms(num_layers):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_every_number_of_torch_nn_in_every_form_of_call(kind, num_layers):
+    judged = doubtful = 0
     for form, given, options in forms(num_layers):
         with jax.enable_x64(True):
             c64, oracle = traces(kind, form, given, "float64", **options)
         assert_same(c64, oracle, SAME)
         c, r = traces(kind, form, given, "float32", **options)
         results = compare_arrays(c, r, oracle, c64)
-        bad = [result for result in results if result.verdict != EQUIVALENT]
+        judged += len(results)
+        if all(result.verdict == EQUIVALENT for result in results):
+            continue
+        # One draw of torch's own rounding error may be a lucky one; judge by nine.
+        doubtful += sum(result.verdict != EQUIVALENT for result in results)
+        redrawn = redrawn_errors(kind, form, given, **options)
+        bad = [x for x in compare_arrays(c, r, oracle, c64, redrawn=redrawn) if x.verdict != EQUIVALENT]
         assert not bad, (form, given, options, bad)
+    assert doubtful <= 0.005 * judged, "far above what is known of faithful pairs: below 0.22 %"
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,0 +1,155 @@
+"""The parameters of any Flax NNX module by PyTorch's names, in PyTorch's order and layout.
+
+The parameters of this library's layers have torch's names, shapes and layout already, so for them the map is
+the identity. Flax's own modules are translated by a table, `TRANSLATIONS`, one row for each kind of module.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+class Renamed(NamedTuple):
+    """What an attribute is called in torch, and whether its last two axes are swapped there."""
+
+    name: str
+    transposed: bool = False
+
+
+# Rows in torch's registration order. A module kind that Flax and torch lay out alike needs one row, no code.
+TRANSLATIONS: dict[type, dict[str, Renamed]] = {
+    nnx.Linear: {"kernel": Renamed("weight", transposed=True), "bias": Renamed("bias")},
+    nnx.Embed: {"embedding": Renamed("weight")},
+    nnx.LayerNorm: {"scale": Renamed("weight"), "bias": Renamed("bias")},
+    nnx.RMSNorm: {"scale": Renamed("weight")},
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in a module tree; its name, shape and values are as in torch."""
+
+    name: str
+    owner: Any  # the module that holds it
+    variable: nnx.Param
+    transposed: bool  # its last two axes are swapped in the module
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape torch gives it."""
+        shape = self.variable.get_value().shape
+        return (*shape[:-2], shape[-1], shape[-2]) if self.transposed else shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype it has in the module."""
+        return np.dtype(self.variable.get_value().dtype)
+
+    def value(self) -> np.ndarray:
+        """Return a copy: training may overwrite the buffer of a NumPy view."""
+        array = self.variable.get_value()
+        if isinstance(array, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{self.name}: the module is abstract; give it values with load_state_dict first."
+            )
+        return np.array(self._swapped(np.asarray(array)), order="C")
+
+    def placed(self, value: np.ndarray) -> jax.Array:
+        """Return what the module would hold: the value in its layout and dtype, on its devices."""
+        old = self.variable.get_value()
+        with np.errstate(over="ignore"):  # too large for float16 becomes inf, as in torch
+            value = np.array(self._swapped(value), dtype=old.dtype, order="C")
+        with jax.enable_x64(True):  # or JAX would turn a float64 parameter into float32
+            chosen = getattr(old, "committed", False)  # the user put it there
+            return jax.device_put(value, old.sharding) if chosen else jnp.asarray(value)
+
+    def _swapped(self, array: np.ndarray) -> np.ndarray:
+        return np.swapaxes(array, -1, -2) if self.transposed else array
+
+
+def parameters(module: nnx.Pytree) -> list[Parameter]:
+    """Return every parameter of a module tree with its torch name, in torch's order."""
+    if not isinstance(module, nnx.Pytree):
+        raise TypeError(f"Expected a Flax NNX module, got {type(module).__name__}.")
+    found = list(_walk(module, "", ()))
+    names = [parameter.name for parameter in found]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"Two parameters would be called {quoted(twice)} in torch; rename one of them.")
+    return found
+
+
+def _walk(node: Any, prefix: str, ancestors: tuple[int, ...]) -> Iterator[Parameter]:
+    where = prefix.removesuffix(".") or type(node).__name__
+    if id(node) in ancestors:
+        raise ValueError(f"{where} contains itself, so its parameters have no end of names. Break the cycle.")
+    row = translation(type(node))
+    if row is None:
+        if jax.tree.leaves(nnx.state(node, nnx.Not(nnx.RngState))):
+            raise NotImplementedError(
+                f"{where}: flax's {type(node).__name__} has no translation; under its own names and layout "
+                f"it would be wrong in torch. Translated are {[kind.__name__ for kind in TRANSLATIONS]} and "
+                "modules whose nnx.Param attributes have torch's names; convert this part by hand."
+            )
+        return
+    children = dict(_children(node))
+    own = [name for name, child in children.items() if isinstance(child, nnx.Param)]
+    for attribute in _registration_order(own, row):
+        renamed = row.get(attribute, Renamed(attribute))
+        yield Parameter(prefix + renamed.name, node, children[attribute], renamed.transposed)
+    for name, child in children.items():
+        if isinstance(child, nnx.Pytree | list | tuple | dict):
+            yield from _walk(child, f"{prefix}{name}.", (*ancestors, id(node)))
+
+
+def translation(kind: type) -> Mapping[str, Renamed] | None:
+    """Return the row for a module kind: empty keeps the names, None means that there is no translation."""
+    for base in kind.__mro__:
+        if base in TRANSLATIONS:
+            return TRANSLATIONS[base]
+        if base.__module__.startswith("flax.nnx.nn."):
+            return None
+    return {}
+
+
+def _children(node: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(node, nnx.Sequential):  # torch numbers its parts without naming the list
+        node = node.layers
+    if isinstance(node, nnx.List | list | tuple):
+        return ((str(index), child) for index, child in enumerate(node))
+    attributes = node if isinstance(node, dict) else vars(node)
+    return ((name, child) for name, child in attributes.items() if not str(name).startswith("_pytree__"))
+
+
+_RECURRENT_ORDER = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch"]
+_RECURRENT_NAME = re.compile(rf"({'|'.join(_RECURRENT_ORDER)})(?:_l(\d+)(_reverse)?)?")
+
+
+def recurrent_position(name: str) -> tuple[int, bool, int] | None:
+    """Return where torch registers a recurrent parameter: by layer, direction, then tensor."""
+    match = _RECURRENT_NAME.fullmatch(name)
+    if match is None:
+        return None
+    tensor, layer, reverse = match.groups()
+    return int(layer or 0), reverse is not None, _RECURRENT_ORDER.index(tensor)
+
+
+def _registration_order(attributes: list[str], row: Mapping[str, Renamed]) -> list[str]:
+    if row:
+        order = list(row)
+        return sorted(attributes, key=lambda name: order.index(name) if name in row else len(order))
+    positions = {name: recurrent_position(name) for name in attributes}
+    if None in positions.values():
+        return attributes
+    return sorted(attributes, key=lambda name: positions[name] or ())
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return the names as torch's messages list them."""
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,0 +1,184 @@
+"""The models that exist twice, in one table: `CASES` drives the tests, the command line and the report.
+
+A new model is one more row. Packages are imported when a factory is called, so that the table can be read
+without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from parity.designed import (
+    DROPOUT,
+    FEATURES,
+    HIDDEN,
+    PREDICTED,
+    PROJECTED,
+    CellCall,
+    ForecasterCall,
+    LayerCall,
+)
+from parity.probe import Probe
+
+INSTALL = {"torch": "pip install 'jaxrnn[torch]'", "bokeh_sampledata": "pip install 'jaxrnn[examples]'"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that exists twice: factories without arguments, and the probes that are put to both.
+
+    `probes(probe_set, seed)` returns the probes of a set, "quick" or "designed"; `requires` are the packages
+    that the case needs beside NumPy and JAX.
+    """
+
+    id: str
+    summary: str
+    reference: Callable[[], Any]
+    candidate: Callable[[], Any]
+    probes: Callable[[str, int], list[Probe]]
+    requires: tuple[str, ...] = ("torch",)
+
+    def missing(self) -> str | None:
+        """Return what keeps the case from running, with the remedy; `None` where nothing does."""
+        absent = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        if not absent:
+            return None
+        return f"{', '.join(absent)} not installed; {' && '.join(INSTALL[name] for name in absent)}"
+
+
+def _torch_layer(kind: str, options: dict[str, Any]) -> Any:
+    return getattr(importlib.import_module("torch_ref"), kind)(FEATURES, HIDDEN, **options).train()
+
+
+def _jax_layer(kind: str, options: dict[str, Any]) -> Any:
+    layer = getattr(importlib.import_module("jaxrnn"), kind)(FEATURES, HIDDEN, **options, rngs=_rngs())
+    layer.train()
+    return layer
+
+
+def _torch_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
+    layers = importlib.import_module("torch_ref" if kind == "PeepholeLSTM" else "torch.nn")
+    return importlib.import_module("torch_ref.models.forecaster").Forecaster(getattr(layers, kind), *sizes)
+
+
+def _jax_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
+    layer = getattr(importlib.import_module("jaxrnn"), kind)
+    return importlib.import_module("jaxrnn.models.forecaster").Forecaster(layer, *sizes, rngs=_rngs())
+
+
+def _rngs() -> Any:
+    return importlib.import_module("flax.nnx").Rngs(0)  # every weight is replaced by the probe's
+
+
+def _layer(id: str, kind: str, summary: str, call: LayerCall, **options: Any) -> Case:
+    """Make a layer's case; what its call and its constructor share is written once, in the call."""
+    shared: dict[str, Any] = {"num_layers": call.layers, "bidirectional": call.directions == 2}
+    shared |= {"batch_first": call.batch_first}
+    if call.projected:
+        shared["proj_size"] = call.projected
+    if call.masks:
+        shared["dropout"] = DROPOUT
+    shared |= options
+    return Case(
+        id, summary, partial(_torch_layer, kind, shared), partial(_jax_layer, kind, shared), call.probes
+    )
+
+
+def _cell(id: str, kind: str, states: int = 1, **options: Any) -> Case:
+    reference, candidate = partial(_torch_layer, kind, options), partial(_jax_layer, kind, options)
+    return Case(id, "one step, with hx", reference, candidate, CellCall(states).probes)
+
+
+def _forecaster(id: str, kind: str, states: int) -> Case:
+    sizes = (FEATURES, HIDDEN, 2, PREDICTED)
+    return Case(
+        f"forecaster_{id}",
+        "two layers and a linear readout of the last step",
+        partial(_torch_forecaster, kind, sizes),
+        partial(_jax_forecaster, kind, sizes),
+        ForecasterCall(states).probes,
+    )
+
+
+def _stocks(id: str, kind: str, states: int) -> Case:
+    sizes = (1, 32, 2, 1)  # the lecture's: one feature, 32 hidden, two layers, one prediction
+    return Case(
+        f"stocks_{id}",
+        "the lecture's forecaster on real closing prices of four companies",
+        partial(_torch_forecaster, kind, sizes),
+        partial(_jax_forecaster, kind, sizes),
+        ForecasterCall(states, stocks=True).probes,
+        requires=("torch", "bokeh_sampledata"),
+    )
+
+
+_DEEP: dict[str, Any] = {"layers": 2, "directions": 2, "batch_first": True}
+_RAGGED = LayerCall(**_DEEP, ragged=True)
+_RAGGED_2 = LayerCall(**_DEEP, ragged=True, states=2)
+_PLAIN, _PLAIN_2 = LayerCall(hx=False), LayerCall(hx=False, states=2)
+_DEEP_TEXT = "two layers, bidirectional, batch first, ragged, with hx"
+_PLAIN_TEXT = "one layer, time major, hx omitted"
+_MODELS = (("rnn", "RNN", 1), ("gru", "GRU", 1), ("lstm", "LSTM", 2), ("peephole", "PeepholeLSTM", 2))
+
+CASES: tuple[Case, ...] = (
+    _layer("rnn_tanh", "RNN", _DEEP_TEXT, _RAGGED),
+    _layer("rnn_relu", "RNN", _DEEP_TEXT, _RAGGED, nonlinearity="relu"),
+    _layer("gru", "GRU", _DEEP_TEXT, _RAGGED),
+    _layer("lstm", "LSTM", _DEEP_TEXT, _RAGGED_2),
+    _layer(
+        "lstm_proj",
+        "LSTM",
+        f"{_DEEP_TEXT}, projected",
+        LayerCall(**_DEEP, ragged=True, states=2, projected=PROJECTED),
+    ),
+    _layer("peephole_lstm", "PeepholeLSTM", _DEEP_TEXT, _RAGGED_2),
+    _layer("rnn_plain", "RNN", _PLAIN_TEXT, _PLAIN),
+    _layer("gru_plain", "GRU", _PLAIN_TEXT, _PLAIN),
+    _layer("lstm_plain", "LSTM", _PLAIN_TEXT, _PLAIN_2),
+    _layer("peephole_lstm_plain", "PeepholeLSTM", _PLAIN_TEXT, _PLAIN_2),
+    _layer(
+        "gru_resets",
+        "GRU",
+        "two layers, bidirectional, resets inside ragged rows",
+        LayerCall(**_DEEP, ragged=True, resets=True),
+    ),
+    _layer(
+        "lstm_resets",
+        "LSTM",
+        "one layer, time major, resets inside the rows",
+        LayerCall(states=2, resets=True),
+    ),
+    _layer("gru_unbatched", "GRU", "one sequence without a batch axis", LayerCall(layers=2, batched=False)),
+    _layer(
+        "lstm_unbatched",
+        "LSTM",
+        "one sequence without a batch axis, bidirectional",
+        LayerCall(states=2, directions=2, batched=False),
+    ),
+    _layer("gru_no_bias", "GRU", "two layers without biases", LayerCall(layers=2), bias=False),
+    _layer("lstm_no_bias", "LSTM", "two layers without biases", LayerCall(layers=2, states=2), bias=False),
+    _layer(
+        "gru_dropout",
+        "GRU",
+        "training mode with injected masks",
+        LayerCall(layers=3, batch_first=True, masks=True),
+    ),
+    _layer(
+        "lstm_dropout",
+        "LSTM",
+        "training mode with injected masks, bidirectional, time major",
+        LayerCall(layers=2, directions=2, states=2, masks=True),
+    ),
+    _cell("rnn_cell_tanh", "RNNCell"),
+    _cell("rnn_cell_relu", "RNNCell", nonlinearity="relu"),
+    _cell("gru_cell", "GRUCell"),
+    _cell("lstm_cell", "LSTMCell", states=2),
+    _cell("peephole_lstm_cell", "PeepholeLSTMCell", states=2),
+    *(_forecaster(*model) for model in _MODELS),
+    *(_stocks(*model) for model in _MODELS),
+)

@@ -1,0 +1,164 @@
+"""The designed probes of recurrent layers, cells and forecasters; `parity.probe` says why they are as they are."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.gates import Array
+from parity.probe import SCALES, Probe
+
+# Pairwise different, so that no two axes can be taken for one another.
+BATCH, STEPS, FEATURES, HIDDEN, PROJECTED, PREDICTED = 5, 9, 3, 7, 6, 4
+DROPOUT = 0.4
+TICKERS = ("AAPL", "GOOG", "IBM", "MSFT")
+LOOK_BACK, WINDOWS_EACH = 20, 7
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a recurrent layer is called with, and the options of its constructor that decide about shapes.
+
+    states: 2 for an LSTM (h and c), else 1. ragged: rows of unequal lengths, with garbage in the padding.
+    resets: new sequences begin inside the rows. masks: dropout masks are injected.
+    """
+
+    states: int = 1
+    layers: int = 1
+    directions: int = 1
+    projected: int = 0
+    batch_first: bool = False
+    batched: bool = True
+    hx: bool = True
+    ragged: bool = False
+    resets: bool = False
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale; the smallest has NaN in the padding and an empty row.
+
+        A projected state is not bounded by a tanh: with 4 times the weights it explodes, with 2 it saturates.
+        """
+        scales = [min(scale, 2.0) if self.projected else scale for scale in SCALES[probe_set]]
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(scales)]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        x = _normal(rng, (BATCH, STEPS, FEATURES))
+        kwargs: dict[str, Any] = {}
+        zeros: dict[str, Any] = {}
+        if self.ragged:
+            harsh = scale < 1
+            lengths = rng.permutation(np.array([STEPS, 0 if harsh else 1, 6, 4, 6], np.int32))
+            empty = np.arange(STEPS)[None, :] >= lengths[:, None]
+            x[empty] = np.nan if harsh else 100 * x[empty]
+            kwargs["lengths"] = lengths
+            padding = self._layout(empty[:, :, None])
+            zeros = {"output": padding, "grad(input)": padding}
+        if self.resets:
+            kwargs["resets"] = self._layout(rng.random((BATCH, STEPS)) < 0.3)
+        if self.masks:
+            kept = rng.random((self.layers - 1, BATCH, STEPS, self._output_size)) >= DROPOUT
+            kwargs["dropout_masks"] = [self._layout(mask) for mask in kept]
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(self._layout(x) if self.batched else x[0], self._hx(rng)),
+            kwargs=kwargs,
+            weight_scale=scale,
+            arg_names=("input", "hx"),
+            outputs=("output", "h_n", "c_n")[: 1 + self.states],
+            zeros=zeros,
+            batch_axes={"output": 0 if self.batch_first else 1, "h_n": 1, "c_n": 1} if self.batched else {},
+        )
+
+    @property
+    def _output_size(self) -> int:
+        return self.directions * (self.projected or HIDDEN)
+
+    def _hx(self, rng: np.random.Generator) -> Any:
+        if not self.hx:
+            return None
+        sizes = (self.projected or HIDDEN, HIDDEN)[: self.states]
+        rows = (BATCH,) if self.batched else ()
+        states = tuple(_normal(rng, (self.layers * self.directions, *rows, size), 0.5) for size in sizes)
+        return states if self.states == 2 else states[0]
+
+    def _layout(self, batch_major: Array) -> Array:
+        return batch_major if self.batch_first else np.swapaxes(batch_major, 0, 1)
+
+
+@dataclass(frozen=True)
+class CellCall:
+    """One step of a cell: an input and a state of rows that differ."""
+
+    states: int = 1
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        states = tuple(_normal(rng, (BATCH, HIDDEN), 0.5) for _ in range(self.states))
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(_normal(rng, (BATCH, FEATURES)), states if self.states == 2 else states[0]),
+            weight_scale=scale,
+            arg_names=("input", "hx"),
+            outputs=("h_1", "c_1")[: self.states],
+            batch_axes={"h_1": 0, "c_1": 0},
+        )
+
+
+@dataclass(frozen=True)
+class ForecasterCall:
+    """Windows of a series, drawn at random or (`stocks`) real closing prices of several companies."""
+
+    states: int = 1
+    stocks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale; on the long windows of real prices none that is chaotic.
+
+        A tanh network with 4 times the weights amplifies a rounding error to 6 % within 19 steps.
+        """
+        scales = [scale for scale in SCALES[probe_set] if scale <= 1 or not self.stocks]
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(scales)]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        x = stock_windows() if self.stocks else _normal(rng, (BATCH, STEPS, FEATURES))
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(x,),
+            weight_scale=scale,
+            arg_names=("x",),
+            outputs=("prediction", "h_n", "c_n")[: 1 + self.states],
+            batch_axes={"prediction": 0, "h_n": 1, "c_n": 1},
+        )
+
+
+def stock_windows() -> Array:
+    """Return windows [28, 19, 1] of scaled daily closes, evenly spread over the test part of each series.
+
+    The data are those of `bokeh_sampledata` (Quandl WIKI, public domain).
+    """
+    from jaxrnn.data import forecast_dataset
+
+    stocks = importlib.import_module("bokeh_sampledata.stocks")
+    windows = []
+    for ticker in TICKERS:
+        closes = np.asarray(getattr(stocks, ticker)["adj_close"], np.float64)
+        inputs = forecast_dataset(closes, LOOK_BACK, test_fraction=0.2).test.inputs
+        windows.append(inputs[np.linspace(0, len(inputs) - 1, WINDOWS_EACH).astype(int)])
+    return np.concatenate(windows)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+    return (scale * rng.standard_normal(shape)).astype(np.float32)

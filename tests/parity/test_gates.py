@@ -1,0 +1,378 @@
+"""Every promise of the gates, each with a case in which it fails. Synthetic arrays, NumPy only."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import parity
+from parity.compare import compare_arrays, reference_errors
+from parity.gates import PRECISIONS, ReferenceError, passes, rms
+from parity.verdict import CaseResult, Comparison, Report
+
+U = 2.0**-24
+
+
+def draw(seed, shape=(5, 7)):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def noisy(oracle, seed, units=1.0):
+    """An honest float32 result: every element off by up to `units` of roundoff of the tensor's size."""
+    noise = np.random.default_rng(seed).uniform(-1, 1, oracle.shape)
+    return (oracle + units * U * rms(oracle) * noise).astype(np.float32)
+
+
+def judged(candidate=None, *, oracle=None, reference=None, candidate64=None, **options):
+    """Judge one tensor called x; what is not given is honest."""
+    oracle = draw(0) if oracle is None else oracle
+    reference = noisy(oracle, 1) if reference is None else reference
+    candidate = noisy(oracle, 2) if candidate is None else candidate
+    candidate64 = oracle.copy() if candidate64 is None else candidate64
+    named = {name: {"x": value} for name, value in options.items()}
+    (result,) = compare_arrays({"x": candidate}, {"x": reference}, {"x": oracle}, {"x": candidate64}, **named)
+    return result
+
+
+def exit_code(results, expected):
+    return Report((CaseResult("c", comparisons=(Comparison("p", tuple(results), expected),)),)).exit_code
+
+
+# What must pass
+
+
+def test_float_noise_of_a_few_units_passes():
+    for seed in range(20):
+        result = judged(noisy(draw(0), 100 + seed, units=2.0))
+        assert result.verdict == "EQUIVALENT", result
+
+
+def test_a_candidate_more_accurate_than_the_reference_passes():
+    oracle = draw(0)
+    result = judged(oracle.astype(np.float32), reference=noisy(oracle, 1, units=20.0))
+    assert result.verdict == "EQUIVALENT"
+    assert result.rho_rms < 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_judged_by_its_own_roundoff(dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    kind = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
+    oracle = draw(0)
+    good = oracle.astype(kind)
+    assert judged(good, reference=good).verdict == "EQUIVALENT"
+    # 9 units exceed 2 * 4 units, the limit for half precision, and would pass the 4 * 4 of float32.
+    drifted = (oracle + 9 * PRECISIONS[dtype].unit_roundoff * rms(oracle)).astype(kind)
+    assert judged(drifted, reference=good).gate == "numeric"
+
+
+# What must not
+
+
+def test_a_systematic_error_of_20_units_fails_the_numeric_gate():
+    oracle = draw(0)
+    result = judged((oracle + 20 * U * rms(oracle)).astype(np.float32))
+    assert (result.verdict, result.gate) == ("DIVERGENT", "numeric")
+
+
+def test_a_single_wrong_element_fails_by_its_peak():
+    candidate = noisy(draw(0), 2)
+    candidate[3, 4] += 40 * U * np.abs(draw(0)).max()
+    result = judged(candidate)
+    assert result.rho_max > 6
+    assert result.first.index == result.worst.index == (3, 4)
+
+
+def test_another_function_fails_in_float64_even_where_float32_cannot_see_it():
+    oracle = draw(0)
+    result = judged(candidate64=oracle * (1 + 1e-9))
+    assert (result.verdict, result.gate) == ("DIVERGENT", "semantic")
+    assert result.rho_rms < 4
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda x: x[::-1], id="time reversed"),
+        pytest.param(lambda x: x[:, [1, 0, 2, 3, 4, 5, 6]], id="two columns swapped"),
+        pytest.param(lambda x: np.full_like(x, x.mean()), id="same mean"),
+        pytest.param(lambda x: x + np.array([1, -1, 0, 0, 0, 0, 0]), id="errors that cancel in a sum"),
+        pytest.param(lambda x: 2 * x, id="doubled"),
+        pytest.param(lambda x: -x, id="negated"),
+        pytest.param(np.zeros_like, id="zeros"),
+    ],
+)
+def test_garbage_of_the_right_shape_fails(spoil):
+    wrong = spoil(draw(0))
+    result = judged(wrong.astype(np.float32), candidate64=wrong)
+    assert result.verdict == "DIVERGENT"
+
+
+def test_a_relative_tolerance_of_one_is_not_hidden_anywhere():
+    oracle = np.full((3, 2), 1.01) * np.array([1.0, 2.0])
+    wrong = np.full((3, 2), 2.0) * np.array([1.0, 2.0])
+    assert judged(wrong.astype(np.float32), oracle=oracle, candidate64=wrong).verdict == "DIVERGENT"
+
+
+def test_small_values_are_judged_by_their_own_size():
+    """9e-6 off a value of 1e-3 passes an absolute tolerance of 1e-5; 1e-4 off passes a floor of 2**-14."""
+    oracle = 1e-3 * (1 + 0.1 * draw(0))
+    assert judged((oracle + 9e-6).astype(np.float32), oracle=oracle).gate == "numeric"
+    almost_exact = oracle.astype(np.float32)
+    wrong = (oracle * (1 + 1e-4)).astype(np.float32)
+    assert judged(wrong, oracle=oracle, reference=almost_exact).gate == "numeric"
+
+
+def test_no_tolerance_can_be_widened_by_a_user():
+    for function in (parity.compare, parity.assert_equivalent, compare_arrays):
+        assert not {"atol", "rtol", "tol", "tolerance"} & set(inspect.signature(function).parameters)
+
+
+# NaN and infinities
+
+
+def with_value(array, value, index=(1, 2)):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinities_on_one_side_fail(value):
+    oracle = draw(0)
+    assert judged(with_value(noisy(oracle, 2), value)).verdict == "DIVERGENT"
+    assert judged(candidate64=with_value(oracle, value)).verdict == "DIVERGENT"
+    assert judged(oracle=with_value(oracle, value), reference=with_value(noisy(oracle, 1), value),
+                  candidate=noisy(oracle, 2), candidate64=oracle).verdict == "DIVERGENT"  # fmt: skip
+
+
+def test_nan_on_both_sides_is_no_match_unless_the_oracle_has_it():
+    oracle, reference, candidate = draw(0), noisy(draw(0), 1), noisy(draw(0), 2)
+    spoilt = judged(with_value(candidate, np.nan), reference=with_value(reference, np.nan))
+    assert spoilt.verdict == "INCONCLUSIVE"
+    meant = judged(
+        with_value(candidate, np.nan),
+        reference=with_value(reference, np.nan),
+        oracle=with_value(oracle, np.nan),
+        candidate64=with_value(oracle, np.nan),
+    )
+    assert meant.verdict == "EQUIVALENT"
+
+
+def test_nan_everywhere_proves_nothing():
+    nan = np.full((5, 7), np.nan)
+    result = judged(nan.astype(np.float32), reference=nan.astype(np.float32), oracle=nan, candidate64=nan)
+    assert result.verdict == "INCONCLUSIVE"
+
+
+def test_plus_and_minus_infinity_are_different():
+    oracle = with_value(draw(0), np.inf)
+    r, c = (with_value(noisy(draw(0), seed), np.inf) for seed in (1, 2))
+    assert judged(c, reference=r, oracle=oracle).verdict == "EQUIVALENT"
+    assert judged(with_value(c, -np.inf), reference=r, oracle=oracle).verdict == "DIVERGENT"
+
+
+def test_no_number_that_is_not_finite_passes_a_limit():
+    assert passes(1.0, 1.0)
+    assert not passes(np.nan, 1.0)
+    assert not passes(np.inf, np.inf)
+    assert not passes(1.0, np.nan)
+
+
+# Structure
+
+
+def test_missing_and_unexpected_names_are_both_found():
+    x = noisy(draw(0), 1)
+    results = compare_arrays({"x": x, "extra": x}, {"x": x, "lost": x}, {"x": draw(0), "lost": draw(0)},
+                             {"x": draw(0), "extra": draw(0)})  # fmt: skip
+    found = {(r.name, r.candidate_name): (r.verdict, r.compared) for r in results}
+    assert found[("lost", "-")] == ("DIVERGENT", False)
+    assert found[("-", "extra")] == ("DIVERGENT", False)
+    assert found[("x", "x")] == ("EQUIVALENT", True)
+
+
+def test_a_shape_is_never_adapted():
+    oracle = draw(0)
+    for wrong in (oracle.T, oracle.reshape(7, 5), oracle[None], oracle[:1]):
+        result = judged(wrong.astype(np.float32), candidate64=wrong)
+        assert (result.verdict, result.gate, result.compared) == ("DIVERGENT", "structure", False)
+
+
+def test_a_silent_change_of_precision_is_found():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for dtype in (np.float16, ml_dtypes.bfloat16, np.float64):
+        assert judged(draw(0).astype(dtype)).gate == "structure"
+
+
+def test_integers_and_booleans_are_exact_whatever_their_width():
+    labels = np.arange(6).reshape(2, 3)
+    same = judged(labels.astype(np.int32), reference=labels, oracle=labels, candidate64=labels)
+    assert same.verdict == "EQUIVALENT"
+    off = judged(labels + (labels == 5), reference=labels, oracle=labels, candidate64=labels)
+    assert (off.verdict, off.first.index) == ("DIVERGENT", (1, 2))
+    assert judged(labels == 1, reference=labels, oracle=labels, candidate64=labels).verdict == "DIVERGENT"
+
+
+def test_parameters_must_be_equal_bit_for_bit():
+    reference = noisy(draw(0), 1)
+    assert judged(reference.copy(), reference=reference, kinds="param").verdict == "EQUIVALENT"
+    almost = reference.copy()
+    almost[2, 3] = np.nextafter(almost[2, 3], np.float32(9))
+    result = judged(almost, reference=reference, kinds="param")
+    assert (result.verdict, result.first.index) == ("DIVERGENT", (2, 3))
+    assert "parity.port" in result.message
+    wide = {"x": reference.astype(np.float64)}
+    for kept, verdict in ((reference, "EQUIVALENT"), (almost, "DIVERGENT")):
+        (alone,) = compare_arrays({"x": kept}, wide, kinds={"x": "param"})
+        assert alone.verdict == verdict
+
+
+def test_what_is_not_a_number_is_an_error():
+    words = np.array(["a", "b"])
+    (result,) = compare_arrays({"x": words}, {"x": words})
+    assert result.verdict == "ERROR"
+
+
+def test_an_oracle_with_other_names_is_refused():
+    x = noisy(draw(0), 1)
+    with pytest.raises(ValueError, match=r"oracle= must have the names of the reference: missing \['x'\]"):
+        compare_arrays({"x": x}, {"x": x}, {"y": x})
+
+
+# Vacuity and validity
+
+
+def test_two_empty_sides_compare_nothing():
+    assert compare_arrays({}, {}) == ()
+    assert exit_code((), 0) == 5
+
+
+def test_fewer_comparisons_than_expected_do_not_pass():
+    assert exit_code([judged()], 1) == 0
+    assert exit_code([judged()], 2) == 3
+
+
+def test_zero_everywhere_does_not_pass():
+    """Two dead models agree; a parity of zeros is a parity of nothing."""
+    zero = np.zeros((5, 7))
+    dead = {"candidate": zero.astype(np.float32), "reference": zero.astype(np.float32), "candidate64": zero}
+    result = judged(oracle=zero, kinds="grad", **dead)
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "vacuity")
+    assert "Probe(zeros=" in result.message
+    assert judged(oracle=zero, **dead, zeros=True).verdict == "EQUIVALENT"
+    alive = dead | {"candidate": noisy(draw(0), 2)}
+    assert judged(oracle=zero, **alive).verdict == "DIVERGENT"
+
+
+def test_declared_zeros_are_exact():
+    padding = np.arange(5)[:, None] >= 3
+    oracle = np.where(padding, 0.0, draw(0))
+    honest = {
+        who: np.where(padding, 0, noisy(draw(0), seed)) for who, seed in (("candidate", 2), ("reference", 1))
+    }
+    assert judged(oracle=oracle, **honest, zeros=padding).verdict == "EQUIVALENT"
+    leak = honest | {"candidate": with_value(honest["candidate"], 1e-30, (4, 0))}
+    result = judged(oracle=oracle, **leak, zeros=padding)
+    assert (result.verdict, result.gate) == ("DIVERGENT", "vacuity")
+    assert "[4, 0]" in result.message
+
+
+def test_a_wrong_declaration_of_zeros_is_an_error_not_a_pass():
+    assert judged(zeros=True).verdict == "ERROR"
+    assert judged(zeros=np.ones((3, 3), bool)).verdict == "ERROR"
+
+
+def test_an_oracle_that_is_the_same_in_every_row_does_not_pass():
+    oracle = np.broadcast_to(draw(0, (1, 7)), (5, 7)).copy()
+    assert judged(oracle=oracle).verdict == "EQUIVALENT"
+    assert judged(oracle=oracle, batch_axes=0).gate == "vacuity"
+    assert judged(oracle=oracle.T.copy(), batch_axes=1).gate == "vacuity"
+
+
+def test_an_ill_conditioned_probe_is_inconclusive():
+    oracle = draw(0)
+    result = judged(reference=(oracle * 1.06).astype(np.float32))
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "validity")
+
+
+# The reference's error as a random number
+
+
+def test_the_largest_of_several_draws_of_the_reference_counts():
+    oracle = draw(0)
+    lucky, usual = oracle.astype(np.float32), noisy(oracle, 3, units=30.0)
+    candidate = noisy(oracle, 4, units=30.0)
+    assert judged(candidate, reference=lucky).gate == "numeric"
+    found = reference_errors([({"x": usual}, {"x": oracle}), ({"x": lucky}, {"x": oracle})])
+    assert judged(candidate, reference=lucky, redrawn=found["x"]).verdict == "EQUIVALENT"
+
+
+def test_a_draw_that_is_not_finite_does_not_widen_a_limit():
+    result = judged(redrawn=ReferenceError(np.nan, np.nan))
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "validity")
+
+
+# Which tiers are possible
+
+
+def test_two_float64_sides_are_judged_by_the_semantic_tier():
+    (same,) = compare_arrays({"x": draw(0)}, {"x": draw(0)})
+    assert (same.verdict, same.rho_rms) == ("EQUIVALENT", None)
+    (other,) = compare_arrays({"x": draw(0) * (1 + 1e-13)}, {"x": draw(0)})
+    assert (other.verdict, other.gate) == ("DIVERGENT", "semantic")
+
+
+@pytest.mark.parametrize("reference", [np.float32, np.float64])
+def test_without_an_oracle_float32_is_inconclusive_and_says_what_to_pass(reference):
+    (result,) = compare_arrays({"x": noisy(draw(0), 1)}, {"x": draw(0).astype(reference)})
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "tiers")
+    assert "candidate64=" in result.message
+    assert ("oracle=" in result.message) == (reference is np.float32)
+
+
+def test_a_candidate_that_ignores_float64_leaves_the_semantic_tier_open():
+    result = judged(candidate64=draw(0).astype(np.float32))
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "semantic")
+    wrong = (2 * draw(0)).astype(np.float32)
+    assert judged(wrong, candidate64=wrong).verdict == "DIVERGENT"
+
+
+# The stated sensitivity
+
+
+@pytest.mark.parametrize("place", ["element", "column", "step", "everywhere"])
+@pytest.mark.parametrize("tier", ["semantic", "numeric"])
+def test_the_stated_sensitivity_is_where_detection_begins(place, tier):
+    """Inject 2**-k of the tensor's rms. All that is larger than stated is found, and little that is smaller."""
+    shape = (6, 5, 8)
+    oracle = draw(0, shape)
+    region = {"element": (2, 3, 4), "column": (..., 4), "step": (2,), "everywhere": ...}[place]
+    injected = np.zeros(shape)
+    injected[region] = 1.0
+    injected /= rms(injected)
+    honest = judged(oracle=oracle)
+    stated = honest.semantic_sensitivity if tier == "semantic" else honest.numeric_sensitivity
+
+    detected = []
+    for k in range(4, 60):
+        change = 2.0**-k * rms(oracle) * injected
+        spoilt = (
+            {"candidate64": oracle + change}
+            if tier == "semantic"
+            else {"candidate": (noisy(oracle, 2) + change).astype(np.float32)}
+        )
+        if judged(oracle=oracle, **spoilt).verdict == "DIVERGENT":
+            detected.append(2.0**-k)
+    threshold = min(detected)
+    assert len(detected) == len([k for k in range(4, 60) if 2.0**-k >= threshold])  # found from there on
+    assert threshold <= 2 * stated  # 2: the ladder's own step
+    if place == "everywhere":  # one element alone is found far below, by its peak
+        assert threshold >= stated / 4
+
+
+def test_sensitivity_is_stated_for_what_passed_in_the_sharpest_probe():
+    blunt = judged(reference=noisy(draw(0), 1, units=1000.0))
+    sharp, failed = judged(), judged(candidate64=2 * draw(0))
+    case = CaseResult("c", comparisons=tuple(Comparison("p", (t,), 1) for t in (blunt, sharp, failed)))
+    assert Report((case,)).numeric_sensitivity == sharp.numeric_sensitivity
