@@ -16,7 +16,7 @@ def length_mask(lengths: Any, steps: int) -> Bool[Array, "B T"]:
     return in_range(length_vector(lengths), steps)[:, None] > jnp.arange(steps)
 
 
-def check_lengths(lengths: Any, batch_size: int, steps: int, *, allow_zero: bool = True) -> Int[Array, "B"]:
+def check_lengths(lengths: Any, batch_size: int, steps: int, *, allow_zero: bool = True) -> Int[Array, " B"]:
     """Return `lengths` as int32 `[B]`, each from 0 (1 without `allow_zero`) to `steps`.
 
     Takes a list, tuple or array of integers. Values that are known are checked, and stay known inside `jit`.
@@ -57,7 +57,7 @@ def length_vector(lengths: Any, batch_size: int | None = None) -> Any:
     return vector
 
 
-def in_range(vector: Any, steps: int, allow_zero: bool = True) -> Int[Array, "B"]:
+def in_range(vector: Any, steps: int, allow_zero: bool = True) -> Int[Array, " B"]:
     """Return the lengths as int32; known values are checked, traced ones clipped."""
     if is_traced(vector):
         return jnp.clip(vector.astype(jnp.int32), 0, steps)
@@ -74,7 +74,7 @@ def in_range(vector: Any, steps: int, allow_zero: bool = True) -> Int[Array, "B"
     return as_constant(vector)
 
 
-def as_constant(values: Any) -> Int[Array, "N"]:
+def as_constant(values: Any) -> Int[Array, " N"]:
     """Return NumPy integers as an int32 array that stays known while `jit` traces the rest."""
     with jax.ensure_compile_time_eval():
         return jnp.asarray(values.astype(np.int32))

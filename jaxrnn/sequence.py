@@ -57,25 +57,25 @@ class PackedSequence:
     order: Any = None
 
     @property
-    def data(self) -> Shaped[Array, "N *rest"]:
+    def data(self) -> Shaped[Array, " N *rest"]:
         """The valid steps `[sum of lengths, *]`: step 0 of each row, longest first, then step 1 and so on."""
         rows = self._rows("data")
         steps, columns = np.nonzero(self._running(rows))
         return jnp.asarray(self.padded)[rows[columns], steps]
 
     @property
-    def batch_sizes(self) -> Int[np.ndarray, "longest"]:
+    def batch_sizes(self) -> Int[np.ndarray, " longest"]:
         """The number of rows that are still running at each step, int64."""
         return self._running(self._rows("batch_sizes")).sum(axis=1, dtype=np.int64)
 
     @property
-    def sorted_indices(self) -> Int[np.ndarray, "B"] | None:
+    def sorted_indices(self) -> Int[np.ndarray, " B"] | None:
         """The rows from longest to shortest, int64; None with `enforce_sorted`."""
         rows = self._rows("sorted_indices")
         return None if self.enforce_sorted else rows
 
     @property
-    def unsorted_indices(self) -> Int[np.ndarray, "B"] | None:
+    def unsorted_indices(self) -> Int[np.ndarray, " B"] | None:
         """The inverse of `sorted_indices`, int64; None with `enforce_sorted`."""
         rows = self._rows("unsorted_indices")
         return None if self.enforce_sorted else invert_permutation(rows)
@@ -102,7 +102,7 @@ class PackedSequence:
         padded = _fill_padding(jnp.asarray(values)[index], lengths, 0)
         return cls(padded, lengths, rows is None, None if rows is None else as_constant(rows))
 
-    def _known_lengths(self, what: str) -> Int[np.ndarray, "B"]:
+    def _known_lengths(self, what: str) -> Int[np.ndarray, " B"]:
         if is_traced(self.lengths) or np.ndim(self.lengths) != 1:
             raise TypeError(
                 f"{what} depends on the values of the lengths, which are traced here (in jit, vmap or scan) "
@@ -110,7 +110,7 @@ class PackedSequence:
             )
         return np.asarray(self.lengths)
 
-    def _rows(self, what: str) -> Int[np.ndarray, "B"]:
+    def _rows(self, what: str) -> Int[np.ndarray, " B"]:
         """Return the rows from longest to shortest."""
         lengths = self._known_lengths(f"PackedSequence.{what}")
         if self.enforce_sorted:
@@ -120,12 +120,12 @@ class PackedSequence:
             return np.argsort(-lengths, kind="stable")
         return np.asarray(self.order).astype(np.int64)
 
-    def _running(self, rows: Int[np.ndarray, "B"]) -> Bool[np.ndarray, "longest B"]:
+    def _running(self, rows: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "longest B"]:
         lengths = np.asarray(self.lengths)[rows]
         return np.arange(lengths.max(initial=0))[:, None] < lengths
 
 
-def _batch_sizes(batch_sizes: Any, shape: tuple[int, ...]) -> Int[np.ndarray, "longest"]:
+def _batch_sizes(batch_sizes: Any, shape: tuple[int, ...]) -> Int[np.ndarray, " longest"]:
     """Return torch's `batch_sizes` after checking that they describe data of this shape."""
     sizes = np.asarray(batch_sizes)
     if sizes.size == 0:
@@ -145,7 +145,7 @@ def _batch_sizes(batch_sizes: Any, shape: tuple[int, ...]) -> Int[np.ndarray, "l
     return sizes.astype(np.int64)
 
 
-def _sorted_rows(sorted_indices: Any, unsorted_indices: Any, batch_size: int) -> Int[np.ndarray, "B"] | None:
+def _sorted_rows(sorted_indices: Any, unsorted_indices: Any, batch_size: int) -> Int[np.ndarray, " B"] | None:
     """Return `sorted_indices`, from its inverse if need be, after checking that they are one permutation."""
     given = [np.asarray(x) for x in (sorted_indices, unsorted_indices) if x is not None]
     if not given:
@@ -195,7 +195,7 @@ def pad_packed_sequence(
     batch_first: bool = False,
     padding_value: int | float = 0.0,
     total_length: int | None = None,
-) -> tuple[Shaped[Array, "..."], Int[Array, "B"]]:
+) -> tuple[Shaped[Array, "..."], Int[Array, " B"]]:
     """Return the padded array `[T, B, *]` (`[B, T, *]` with `batch_first`) and the lengths, int32 `[B]`.
 
     T is `total_length` or else the greatest length, as in torch. Where the lengths are traced, the greatest

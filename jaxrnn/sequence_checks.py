@@ -34,7 +34,7 @@ def batch_major(x: Any, batch_first: bool) -> Any:
     return x if batch_first else x.swapaxes(0, 1)
 
 
-def check_sorted(lengths: Int[np.ndarray, "B"]) -> None:
+def check_sorted(lengths: Int[np.ndarray, " B"]) -> None:
     """Check that no row is longer than the one before it."""
     if np.any(np.diff(lengths) > 0):
         raise RuntimeError(

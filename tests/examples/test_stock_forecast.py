@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 
 import jax
 import numpy as np
@@ -112,26 +111,28 @@ def test_the_clean_split_trains_validates_and_tests_on_days_in_order():
 
 
 @needs_torch
-def test_jax_and_torch_train_in_lock_step_and_are_judged_equivalent(tmp_path):
-    output = run(tmp_path, "--one-ticker", "--epochs", "3").output
+@pytest.mark.parametrize(
+    "name", ["rnn", pytest.param("lstm", marks=pytest.mark.slow), pytest.param("gru", marks=pytest.mark.slow)]
+)
+def test_jax_and_torch_train_in_lock_step_and_are_judged_equivalent(tmp_path, name):
+    output = run(tmp_path, "--one-ticker", "--model", name, "--epochs", "3").output
     found = results(tmp_path)
-    assert [each["model"] for each in found["runs"]] == ["rnn", "lstm", "gru"]
-    for each in found["runs"]:
-        assert len(each["jax"]["loss"]) == len(each["torch"]["loss"]) == 3
-        # 19 steps of 2 layers, with some 4 roundings of 6e-8 each, were none of them to cancel; the weights
-        # are the same bits.
-        assert each["largest_gap"] < 1e-5
-        assert each["jax"]["loss"][0] == pytest.approx(each["torch"]["loss"][0], rel=1e-6)
-        assert each["verdict"] == "EQUIVALENT"
-        assert each["tensors"] > 30
-        assert each["jax"]["test_rmse"] == pytest.approx(each["torch"]["test_rmse"], rel=1e-4)
-        assert 0 <= each["drift"] < 1e-3
-        assert each["persistence_test_rmse"] == pytest.approx(9.08, abs=0.005)
+    (only,) = found["runs"]
+    assert len(only["jax"]["loss"]) == len(only["torch"]["loss"]) == 3
+    # From the same bits: 19 steps of 2 layers with some 4 roundings of 6e-8 each, were none of them to cancel.
+    assert only["largest_gap"] < 1e-5
+    assert f"{only['largest_gap']:.1e} (GOOG, {name.upper()}, epoch" in output
+    assert only["verdict"] == "EQUIVALENT"
+    assert only["tensors"] > 30
+    assert only["jax"]["test_rmse"] == pytest.approx(
+        only["torch"]["test_rmse"], rel=1e-4
+    )  # ten times the gap
+    # Adam moves a weight by up to 0.01 whatever the gradient's size, and so a rounding where that is near zero.
+    assert 0 <= only["drift"] < 1e-2
+    assert only["persistence_test_rmse"] == pytest.approx(9.08, abs=0.005)
     assert {"jax", "torch", "python"} <= set(found["environment"])
-    assert f"{max(each['largest_gap'] for each in found['runs']):.1e}" in output
-    names = {"losses_GOOG.png", "forecast_GOOG_rnn.png", "forecast_GOOG_lstm.png", "forecast_GOOG_gru.png"}
-    for name in names | {"rmse.png"}:
-        content = (tmp_path / "notebook" / name).read_bytes()
+    for file in ("losses_GOOG.png", f"forecast_GOOG_{name}.png", "rmse.png"):
+        content = (tmp_path / "notebook" / file).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert 5_000 < len(content) < 150_000
 
@@ -147,23 +148,34 @@ def test_another_seed_in_torch_is_seen_in_the_gap(tmp_path, monkeypatch):
 
 @needs_torch
 def test_a_verdict_other_than_equivalent_fails_the_command(tmp_path, monkeypatch):
-    monkeypatch.setitem(stock_forecast.LAYERS, "gru", _ForgetfulGRU)
-    arguments = ["--output", str(tmp_path), "--one-ticker", "--model", "gru", "--epochs", "1"]
+    found = {"verdict": "DIVERGENT", "tensors": 33, "sensitivity": None}
+    monkeypatch.setattr(stock_forecast, "verdict", lambda name, theirs, inputs: found)
+    arguments = ["--output", str(tmp_path), "--one-ticker", "--model", "rnn", "--epochs", "1"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "DIVERGENT" in result.output
-    assert (tmp_path / "notebook" / "results.json").exists()
+    assert results(tmp_path)["runs"][0]["verdict"] == "DIVERGENT"
 
 
-class _ForgetfulGRU(stock_forecast.LAYERS["gru"]):
-    """A GRU with a bug: it scales its input."""
+@needs_torch
+@pytest.mark.slow
+def test_the_verdict_sees_a_bug_in_the_model(monkeypatch):
+    twin = pytest.importorskip("examples.stock_forecast_torch")
+    monkeypatch.setitem(stock_forecast.LAYERS, "gru", _BiasedGRU)
+    inputs = dataset(prices("GOOG").closes, NOTEBOOK).test.inputs
+    assert stock_forecast.verdict("gru", twin.build("gru", 32, 2, 0), inputs)["verdict"] == "DIVERGENT"
+
+
+class _BiasedGRU(stock_forecast.LAYERS["gru"]):
+    """A GRU with a bug: a thousandth is added to its input."""
 
     def __call__(self, input, hx=None, **options):
-        return super().__call__(1.001 * input, hx, **options)
+        return super().__call__(input + 1e-3, hx, **options)
 
 
 def test_without_torch_jax_runs_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     output = run(tmp_path, "--one-ticker", "--model", "gru", "--epochs", "2").output
     (only,) = results(tmp_path)["runs"]
     assert only["torch"] is None
@@ -175,19 +187,30 @@ def test_without_torch_jax_runs_alone(tmp_path, monkeypatch):
     assert "pip install 'jaxrnn[torch]'" in result.output
 
 
-def test_the_plain_rnn_alone_carries_its_state_and_only_in_the_notebooks_way(tmp_path, monkeypatch):
-    carries = []
-    training = stock_forecast.training
+@pytest.mark.parametrize(
+    ("name", "recipe", "shape"),
+    [
+        ("rnn", NOTEBOOK, (2, 1026, 32)),
+        ("lstm", NOTEBOOK, None),
+        ("gru", NOTEBOOK, None),
+        ("rnn", CLEAN, None),
+    ],
+)
+def test_the_plain_rnn_alone_carries_its_state_and_only_in_the_notebooks_way(
+    monkeypatch, name, recipe, shape
+):
+    class Seen(Exception):
+        pass
 
-    def recorded(model, data, *, carry, **options):
-        carries.append(None if carry is None else carry.shape)
-        return training(model, data, carry=carry, **options)
+    def training(model, data, *, carry, **options):
+        raise Seen(None if carry is None else carry.shape)
 
-    monkeypatch.setattr(stock_forecast, "training", recorded)
-    for split in ("notebook", "clean"):
-        arguments = ["--model", "rnn", "--model", "gru", "--epochs", "1", "--split", split]
-        run(tmp_path, "--no-torch", "--one-ticker", *arguments)
-    assert carries == [(2, 1026, 32), None, None, None]
+    monkeypatch.setattr(stock_forecast, "training", training)
+    with pytest.raises(Seen) as caught:
+        stock_forecast.train(
+            prices("GOOG"), name, "split", recipe, epochs=1, seed=0, twin=None, on_epoch=lambda *losses: None
+        )
+    assert caught.value.args == (shape,)
 
 
 def test_the_clean_split_keeps_the_epoch_with_the_best_validation(tmp_path, monkeypatch):
@@ -211,9 +234,9 @@ def test_the_losses_stay_together_for_the_whole_run(tmp_path):
     run(tmp_path, "--one-ticker")
     for each in results(tmp_path)["runs"]:
         assert len(each["jax"]["loss"]) == 100
-        # Measured: 2.3e-6 at most. Fifty times that is left for other roundings on other machines; a wrong
-        # learning rate or decay of Adam shows from 1e-3 on.
-        assert each["largest_gap"] < 1e-4
+        # Measured: 2.3e-6 at most. Nine times that is left for other roundings on other machines; optax.adam in
+        # place of jaxrnn.optim.adam gives 5e-5 and 7e-5.
+        assert each["largest_gap"] < 2e-5
         assert each["verdict"] == "EQUIVALENT"
         assert each["skill"] > 1  # yesterday's close is the better forecast
 

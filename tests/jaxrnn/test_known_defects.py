@@ -128,7 +128,7 @@ def test_half_precision_works_as_dtype_and_as_param_dtype(cls, dtype):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("cls", LAYERS + CELLS)
-def test_float64_works(cls):
+def test_float64_works_in_every_layer(cls):
     layer = cls(I, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = jnp.asarray(draw(1, *((T, B, I) if cls in LAYERS else (B, I))))
     assert {leaf.dtype for leaf in jax.tree.leaves(layer(x))} == {jnp.dtype("float64")}

@@ -76,11 +76,29 @@ def test_a_systematic_error_of_20_units_fails_the_numeric_gate():
 
 
 def test_a_single_wrong_element_fails_by_its_peak():
-    candidate = noisy(draw(0), 2)
-    candidate[3, 4] += 40 * U * np.abs(draw(0)).max()
-    result = judged(candidate)
-    assert result.rho_max > 6
+    oracle = draw(0, (40, 50))
+    candidate = noisy(oracle, 2)
+    candidate[3, 4] += 40 * U * np.abs(oracle).max()
+    result = judged(candidate, oracle=oracle)
+    assert result.verdict == "DIVERGENT"
+    assert result.rho_rms < 4 < 6 < result.rho_max
     assert result.first.index == result.worst.index == (3, 4)
+
+
+@pytest.mark.parametrize("tier", ["semantic", "numeric"])
+def test_the_first_and_the_worst_element_are_found(tier):
+    oracle = draw(0, (6, 8))
+    wrong = oracle.copy()
+    wrong[2, 1] += 0.1
+    wrong[4, 3] -= 0.3
+    wrong[5, 7] += 0.2
+    spoilt = {"candidate64": wrong} if tier == "semantic" else {"candidate": wrong.astype(np.float32)}
+    result = judged(oracle=oracle, **spoilt)
+    assert result.gate == tier
+    assert (result.first.index, result.worst.index) == ((2, 1), (4, 3))
+    assert result.worst.oracle == oracle[4, 3]
+    if tier == "numeric":
+        assert result.worst.candidate == pytest.approx(oracle[4, 3] - 0.3)
 
 
 def test_another_function_fails_in_float64_even_where_float32_cannot_see_it():
@@ -128,6 +146,44 @@ def test_no_tolerance_can_be_widened_by_a_user():
         assert not {"atol", "rtol", "tol", "tolerance"} & set(inspect.signature(function).parameters)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_every_number_is_relative_to_the_tensors_size(scale):
+    """2**20 keeps all bits, so the numbers must be the same; powers of ten change a rounding or two."""
+    for oracle, factor in ((draw(0), 2.0**20), (draw(0) * scale, 2.0**-20)):
+        arrays = {
+            "oracle": oracle,
+            "reference": noisy(oracle, 1, units=30.0),
+            "candidate": noisy(oracle, 2, units=30.0),
+            "candidate64": oracle * (1 + 1e-13),
+        }
+        one, other = judged(**arrays), judged(**{who: array * factor for who, array in arrays.items()})
+        for number in ("semantic_error", "semantic_limit", "rho_rms", "rho_max", "reference_error",
+                       "semantic_sensitivity", "numeric_sensitivity"):  # fmt: skip
+            assert getattr(one, number) == pytest.approx(getattr(other, number), rel=1e-12)
+        assert one.reference_error == pytest.approx(30 / np.sqrt(3), rel=0.2)  # rms of a uniform error
+
+
+def test_the_limits_are_those_that_are_documented():
+    oracle = draw(0)
+    for units in (0.5, 2.0, 50.0, 5000.0):
+        reference = (oracle * (1 + units * U)).astype(np.float32)
+        kappa = rms(reference - oracle) / rms(oracle) / U
+        found = judged(reference=reference)
+        limit = max(64, 16 * kappa) * 2.0**-53
+        assert found.semantic_limit == pytest.approx(limit, rel=1e-9)
+        assert found.semantic_sensitivity == pytest.approx(limit, rel=1e-9)
+        for part, verdict in ((0.98, "EQUIVALENT"), (1.02, "DIVERGENT")):
+            assert judged(reference=reference, candidate64=oracle * (1 + part * limit)).verdict == verdict
+        floor = max(rms(reference - oracle), 4 * U * rms(oracle))
+        candidate = (oracle + 2 * floor).astype(np.float32)
+        expected = rms(candidate - oracle) / floor
+        assert judged(candidate, reference=reference).rho_rms == pytest.approx(expected, rel=1e-9)
+        assert judged(candidate, reference=reference).rho_limits == (4, 6)
+        heights = (np.abs(candidate - oracle).max(), np.abs(reference - oracle).max(), np.abs(oracle).max())
+        expected = heights[0] / max(heights[1], 4 * U * heights[2])
+        assert judged(candidate, reference=reference).rho_max == pytest.approx(expected, rel=1e-9)
+
+
 # NaN and infinities
 
 
@@ -135,6 +191,11 @@ def with_value(array, value, index=(1, 2)):
     array = array.copy()
     array[index] = value
     return array
+
+
+def test_the_first_place_of_a_nan_is_named():
+    candidate = with_value(with_value(noisy(draw(0), 2), np.nan, (3, 1)), np.nan, (1, 2))
+    assert "2 places of one side only, first at [1, 2]: candidate has nan" in judged(candidate).message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -182,6 +243,12 @@ def test_no_number_that_is_not_finite_passes_a_limit():
 # Structure
 
 
+def test_what_comes_after_a_missing_name_is_still_judged():
+    x, wrong = draw(0), 2 * draw(0)
+    results = compare_arrays({"b": wrong, "c": x}, {"a": x, "b": x, "c": x})
+    assert [result.verdict for result in results] == ["DIVERGENT", "DIVERGENT", "EQUIVALENT"]
+
+
 def test_missing_and_unexpected_names_are_both_found():
     x = noisy(draw(0), 1)
     results = compare_arrays({"x": x, "extra": x}, {"x": x, "lost": x}, {"x": draw(0), "lost": draw(0)},
@@ -209,8 +276,10 @@ def test_integers_and_booleans_are_exact_whatever_their_width():
     labels = np.arange(6).reshape(2, 3)
     same = judged(labels.astype(np.int32), reference=labels, oracle=labels, candidate64=labels)
     assert same.verdict == "EQUIVALENT"
-    off = judged(labels + (labels == 5), reference=labels, oracle=labels, candidate64=labels)
-    assert (off.verdict, off.first.index) == ("DIVERGENT", (1, 2))
+    off = judged(labels + (labels > 3), reference=labels, oracle=labels, candidate64=labels)
+    assert (off.verdict, off.first.index) == ("DIVERGENT", (1, 1))
+    only_wide = judged(labels, reference=labels, oracle=labels, candidate64=labels + 1)
+    assert only_wide.verdict == "DIVERGENT"
     assert judged(labels == 1, reference=labels, oracle=labels, candidate64=labels).verdict == "DIVERGENT"
 
 
@@ -278,6 +347,25 @@ def test_declared_zeros_are_exact():
     assert "[4, 0]" in result.message
 
 
+def test_what_is_not_declared_zero_is_measured():
+    padding = np.arange(5)[:, None] >= 3
+    oracle = np.where(padding, 0.0, draw(0))
+    wrong = 2 * oracle
+    assert judged(wrong.astype(np.float32), oracle=oracle, candidate64=wrong, reference=oracle.astype(np.float32),
+                  zeros=padding).gate == "semantic"  # fmt: skip
+
+
+def test_an_empty_tensor_proves_nothing_unless_declared():
+    empty = np.zeros((0, 3))
+    arrays = {
+        "candidate": empty.astype(np.float32),
+        "reference": empty.astype(np.float32),
+        "candidate64": empty,
+    }
+    assert judged(oracle=empty, **arrays).gate == "vacuity"
+    assert judged(oracle=empty, **arrays, zeros=True).verdict == "EQUIVALENT"
+
+
 def test_a_wrong_declaration_of_zeros_is_an_error_not_a_pass():
     assert judged(zeros=True).verdict == "ERROR"
     assert judged(zeros=np.ones((3, 3), bool)).verdict == "ERROR"
@@ -288,12 +376,29 @@ def test_an_oracle_that_is_the_same_in_every_row_does_not_pass():
     assert judged(oracle=oracle).verdict == "EQUIVALENT"
     assert judged(oracle=oracle, batch_axes=0).gate == "vacuity"
     assert judged(oracle=oracle.T.copy(), batch_axes=1).gate == "vacuity"
+    assert judged(batch_axes=0).verdict == "EQUIVALENT"
+    assert judged(oracle=oracle[:1], batch_axes=0).verdict == "EQUIVALENT"  # a single row cannot differ
+    last = oracle.copy()
+    last[-1] += 1
+    assert judged(oracle=last, batch_axes=0).verdict == "EQUIVALENT"
 
 
 def test_an_ill_conditioned_probe_is_inconclusive():
     oracle = draw(0)
     result = judged(reference=(oracle * 1.06).astype(np.float32))
     assert (result.verdict, result.gate) == ("INCONCLUSIVE", "validity")
+    assert result.reference_error == pytest.approx(0.06 / U, rel=1e-6)
+    assert judged(reference=(oracle * 1.04).astype(np.float32)).verdict == "EQUIVALENT"
+
+
+def test_zeros_that_the_reference_only_rounds_to_are_inconclusive():
+    zero = np.zeros((5, 7))
+    result = judged(zero.astype(np.float32), oracle=zero, reference=noisy(draw(0), 1), candidate64=zero)
+    assert (result.verdict, result.gate) == ("INCONCLUSIVE", "validity")
+    result = judged(
+        zero.astype(np.float32), oracle=zero, reference=zero.astype(np.float32), candidate64=draw(0)
+    )
+    assert result.verdict == "DIVERGENT"
 
 
 # The reference's error as a random number
@@ -329,6 +434,12 @@ def test_without_an_oracle_float32_is_inconclusive_and_says_what_to_pass(referen
     assert (result.verdict, result.gate) == ("INCONCLUSIVE", "tiers")
     assert "candidate64=" in result.message
     assert ("oracle=" in result.message) == (reference is np.float32)
+
+
+def test_models_that_answer_in_float64_when_asked_for_less_are_judged_by_the_semantic_tier():
+    result = judged(draw(0), reference=draw(0))
+    assert (result.verdict, result.rho_rms) == ("EQUIVALENT", None)
+    assert judged(draw(0), reference=draw(0), candidate64=2 * draw(0)).gate == "semantic"
 
 
 def test_a_candidate_that_ignores_float64_leaves_the_semantic_tier_open():
@@ -373,6 +484,7 @@ def test_the_stated_sensitivity_is_where_detection_begins(place, tier):
 
 def test_sensitivity_is_stated_for_what_passed_in_the_sharpest_probe():
     blunt = judged(reference=noisy(draw(0), 1, units=1000.0))
-    sharp, failed = judged(), judged(candidate64=2 * draw(0))
+    sharp, failed = judged(), judged(noisy(draw(0), 2, units=50.0))
+    assert failed.verdict == "DIVERGENT"
     case = CaseResult("c", comparisons=tuple(Comparison("p", (t,), 1) for t in (blunt, sharp, failed)))
     assert Report((case,)).numeric_sensitivity == sharp.numeric_sensitivity

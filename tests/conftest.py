@@ -1,0 +1,39 @@
+"""What every test runs with."""
+
+import os
+from pathlib import Path
+
+# Tensors are tiny: beside JAX's own threads, a second thread of torch makes them a thousand times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Most of the time goes into compiling; a second run takes a quarter of it. A folder for each worker, since JAX
+# does not lock what it writes there.
+_PROGRAMS = (
+    Path(__file__).parents[1] / ".pytest_cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_caches():
+    """Drop compiled programs between modules: each holds memory maps, of which a process has 65 530."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def x64():
+    """Float64 in JAX for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def torch():
+    """PyTorch; where it is not installed, the test is skipped."""
+    return pytest.importorskip("torch")
