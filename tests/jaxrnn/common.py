@@ -6,12 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from jaxrnn import cells
 from jaxrnn.cells import Cell, carry_dtype
 
 CELLS = {cell.name: cell for cell in (cells.TANH, cells.RELU, cells.LSTM, cells.GRU, cells.PEEPHOLE_LSTM)}
+
+
+def mostly_slow(values: Any, *, fast: tuple[Any, ...]) -> list[Any]:
+    """Return `values` for a parametrised test, of which the inner loop runs only the `fast` ones."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:

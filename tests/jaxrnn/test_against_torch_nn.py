@@ -17,7 +17,7 @@ import jaxrnn  # noqa: E402
 from jaxrnn.sequence import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 from parity.compare import compare_arrays, reference_errors  # noqa: E402
 from parity.verdict import EQUIVALENT  # noqa: E402
-from tests.jaxrnn.common import assert_same, draw, trace  # noqa: E402
+from tests.jaxrnn.common import assert_same, draw, mostly_slow, trace  # noqa: E402
 from tests.torch_ref import common as torch_side  # noqa: E402
 from tests.torch_ref.common import PROJ, B, H, I, T, as_hx, draw_states, fill  # noqa: E402
 
@@ -145,7 +145,7 @@ def test_every_number_of_torch_nn_in_every_form_of_call(kind, num_layers):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("GRU", "LSTM projected")))
 def test_the_richest_call_gives_the_numbers_of_torch_nn(kind):
     options = {"batch_first": True, "bias": True, "bidirectional": True, "num_layers": 2}
     assert_same(*traces(kind, "ragged", True, "float64", **options), SAME)
@@ -219,7 +219,7 @@ def masks_of_torch(seed, p, layers, shape):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("GRU",)))
 @pytest.mark.parametrize("p", [0.4, 1.0])
 def test_training_mode_with_torchs_masks_gives_torchs_numbers(kind, p):
     ours, theirs = pair(kind, "float64", num_layers=3, bidirectional=True, batch_first=False, dropout=p)

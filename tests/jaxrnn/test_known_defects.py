@@ -14,7 +14,7 @@ from flax import nnx
 import jaxrnn
 from jaxrnn import ops
 from jaxrnn.sequence import PackedSequence, pack_padded_sequence, pad_packed_sequence, unpad_sequence
-from tests.jaxrnn.common import draw, fill, rms_error
+from tests.jaxrnn.common import draw, fill, mostly_slow, rms_error
 from tests.oracles import onnx_lstm
 
 LAYERS = [jaxrnn.RNN, jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.PeepholeLSTM]
@@ -70,7 +70,7 @@ def test_a_length_beyond_the_last_step_counts_as_all_steps_where_it_cannot_be_kn
         assert jnp.array_equal(a, b)
 
 
-@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("cls", mostly_slow(LAYERS, fast=(jaxrnn.LSTM,)))
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30], ids=str)
 def test_what_the_padding_holds_reaches_neither_results_nor_gradients(cls, garbage):
     # flax: the gradients become NaN although the loss is finite
@@ -134,7 +134,7 @@ def test_float64_works_in_every_layer(cls):
     assert {leaf.dtype for leaf in jax.tree.leaves(layer(x))} == {jnp.dtype("float64")}
 
 
-@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("cls", mostly_slow(LAYERS, fast=(jaxrnn.GRU,)))
 def test_a_zero_state_needs_no_random_numbers_and_no_nnx_transform(cls):
     # flax: closing over nnx.RNN in plain jax.jit, grad or vmap raises TraceContextError (google/flax#4713)
     layer = layer_of(cls, 2, bidirectional=True)
@@ -221,7 +221,7 @@ def test_two_layers_that_differ_in_their_nonlinearity_print_differently():
     assert repr(jaxrnn.RNN(3, 4, nonlinearity="relu", rngs=nnx.Rngs(0))) == "RNN(3, 4, nonlinearity=relu)"
 
 
-@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("cls", mostly_slow(LAYERS, fast=(jaxrnn.GRU,)))
 def test_higher_order_and_per_example_gradients_exist(cls):
     # torch: no batching rule for lstm and gru, no jvp on the CPU, no double backward under cuDNN
     layer = layer_of(cls)

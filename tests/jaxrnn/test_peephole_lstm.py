@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 import jaxrnn
-from tests.jaxrnn.common import assert_same, draw, fill, rms_error, trace
+from tests.jaxrnn.common import assert_same, draw, fill, mostly_slow, rms_error, trace
 from tests.oracles import numpy_peephole_lstm, onnx_lstm
 
 B, T, I, H = 3, 6, 4, 5
@@ -49,7 +49,7 @@ def test_it_agrees_with_long_hand_numpy_in_float64(lengths, bias):
 
 @pytest.mark.torch
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=str)
+@pytest.mark.parametrize("lengths", mostly_slow([None, LENGTHS], fast=(LENGTHS,)), ids=str)
 def test_its_gradients_are_those_of_the_mirror(lengths):
     torch = pytest.importorskip("torch")
     import torch_ref
