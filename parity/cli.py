@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,25 @@ from parity.judge import judge_case
 from parity.probe import SCALES, SETS
 from parity.report.json_report import to_json
 from parity.report.terminal import make_console, show
-from parity.verdict import CaseResult, Report
+from parity.verdict import EXIT_ERROR, CaseResult, Report
 
 
-@click.group()
+class _Main(click.Group):
+    """A group whose crash is told apart from a divergence: Python's and click's own exit code for both is 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted; nothing is decided", err=True)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception:
+            traceback.print_exc()
+        return ctx.exit(EXIT_ERROR)
+
+
+@click.group(cls=_Main)
 def main() -> None:
     """Judge whether two models, one in PyTorch and one in JAX, are the same.
 
@@ -76,6 +92,9 @@ def run(
             )
         factory = _load(candidate)
 
+    for path in (report_path, json_path):
+        if path not in (None, "-"):  # if this run fails, no older report may be taken for its own
+            Path(str(path)).unlink(missing_ok=True)
     started = time.perf_counter()
     with _one_torch_thread():
         results = _judge(chosen, probe_set, seed, factory)

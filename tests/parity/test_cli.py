@@ -117,6 +117,19 @@ def test_a_missing_package_exits_4_and_says_how_to_install_it(parity_run, monkey
     assert "pip install 'jaxrnn[examples]'" in parity_run("list").stdout
 
 
+@pytest.mark.parametrize("error", [RuntimeError("a bug in the harness"), KeyboardInterrupt()])
+def test_a_crash_is_not_taken_for_a_divergence_and_leaves_no_old_report(parity_run, monkeypatch, error):
+    def crash(*_):
+        raise error
+
+    parity_run.report.write_text("{}")
+    monkeypatch.setattr(cli, "_judge", crash)
+    result = parity_run("run", "gru_cell")
+    assert result.exit_code == 2
+    assert ("a bug in the harness" in result.stderr) or ("interrupted" in result.stderr)
+    assert not parity_run.report.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -179,6 +179,11 @@ def test_the_limits_are_those_that_are_documented():
         expected = rms(candidate - oracle) / floor
         assert judged(candidate, reference=reference).rho_rms == pytest.approx(expected, rel=1e-9)
         assert judged(candidate, reference=reference).rho_limits == (4, 6)
+        stated = (4 * floor + rms(candidate - oracle)) / rms(oracle)
+        assert judged(candidate, reference=reference).numeric_sensitivity == pytest.approx(stated, rel=1e-9)
+        wide = oracle * (1 + 0.5 * limit)
+        stated = judged(reference=reference, candidate64=wide).semantic_sensitivity
+        assert stated == pytest.approx(1.5 * limit, rel=0.01)  # 0.01: wide is rounded to float64
         heights = (np.abs(candidate - oracle).max(), np.abs(reference - oracle).max(), np.abs(oracle).max())
         expected = heights[0] / max(heights[1], 4 * U * heights[2])
         assert judged(candidate, reference=reference).rho_max == pytest.approx(expected, rel=1e-9)
@@ -224,6 +229,13 @@ def test_nan_everywhere_proves_nothing():
     nan = np.full((5, 7), np.nan)
     result = judged(nan.astype(np.float32), reference=nan.astype(np.float32), oracle=nan, candidate64=nan)
     assert result.verdict == "INCONCLUSIVE"
+
+
+def test_nan_is_found_without_a_float64_candidate():
+    (result,) = compare_arrays(
+        {"x": with_value(noisy(draw(0), 2), np.nan)}, {"x": noisy(draw(0), 1)}, {"x": draw(0)}
+    )
+    assert result.verdict == "DIVERGENT"
 
 
 def test_plus_and_minus_infinity_are_different():
@@ -293,8 +305,9 @@ def test_parameters_must_be_equal_bit_for_bit():
     assert "parity.port" in result.message
     wide = {"x": reference.astype(np.float64)}
     for kept, verdict in ((reference, "EQUIVALENT"), (almost, "DIVERGENT")):
-        (alone,) = compare_arrays({"x": kept}, wide, kinds={"x": "param"})
-        assert alone.verdict == verdict
+        for same in (kept, kept.astype(np.float64)):
+            (alone,) = compare_arrays({"x": same}, wide, kinds={"x": "param"})
+            assert alone.verdict == verdict
 
 
 def test_what_is_not_a_number_is_an_error():
@@ -330,6 +343,7 @@ def test_zero_everywhere_does_not_pass():
     assert (result.verdict, result.gate) == ("INCONCLUSIVE", "vacuity")
     assert "Probe(zeros=" in result.message
     assert judged(oracle=zero, **dead, zeros=True).verdict == "EQUIVALENT"
+    assert judged(oracle=zero, **dead, zeros=np.arange(7) > 3).verdict == "INCONCLUSIVE"
     alive = dead | {"candidate": noisy(draw(0), 2)}
     assert judged(oracle=zero, **alive).verdict == "DIVERGENT"
 
@@ -362,7 +376,7 @@ def test_an_empty_tensor_proves_nothing_unless_declared():
         "reference": empty.astype(np.float32),
         "candidate64": empty,
     }
-    assert judged(oracle=empty, **arrays).gate == "vacuity"
+    assert judged(oracle=empty, **arrays).verdict == "INCONCLUSIVE"
     assert judged(oracle=empty, **arrays, zeros=True).verdict == "EQUIVALENT"
 
 
