@@ -41,7 +41,7 @@ def losses(path: Path, runs: Sequence[Run]) -> None:
     axes[0, -1].legend(frameon=False)
     if rows == 2:
         axes[1, 0].set_ylabel("relative gap")
-        axes[1, 0].set_ylim(ROUNDOFF / 16, 20 * max(run.gaps.max() for run in runs))
+        axes[1, 0].set_ylim(ROUNDOFF / 16, 20 * max(ROUNDOFF, *(run.gaps.max() for run in runs)))
         handles, labels = axes[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, ncols=3, loc="outside lower center")
     figure.suptitle(f"{runs[0].ticker}, {runs[0].split} split: training from the same initial bits")

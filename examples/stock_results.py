@@ -113,9 +113,17 @@ def report(runs: Sequence[Run]) -> None:
 def table(runs: Sequence[Run]) -> Table:
     """Return the runs as a table; RMSE in dollars on the test range."""
     headings, rows = cells(runs)
-    result = Table(title="Test RMSE in dollars", title_justify="left", box=None, header_style="bold")
+    title = "Test RMSE in dollars; ratio: JAX over persistence"
+    result = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+    )
     for number, heading in enumerate(headings):
-        result.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+        result.add_column(heading, justify="left" if number < 2 else "right")
     for row in rows:
         result.add_row(*row)
     return result
@@ -125,7 +133,7 @@ def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and rows of the table."""
     both = all(run.torch is not None for run in runs)
     judged = any(run.jax.kept_epoch + 1 < len(run.jax.loss) for run in runs)
-    headings = ["ticker", "model", "persistence", *["PyTorch"] * both, "JAX", "JAX / persistence"]
+    headings = ["ticker", "model", "persistence", *["PyTorch"] * both, "JAX", "ratio"]
     headings += ["epoch kept"] * judged + ["largest loss gap", "weights apart", "parity"] * both
     rows = []
     for run in runs:
