@@ -44,20 +44,24 @@ def torch_keywords(init: Init) -> Init:
 def check_sizes(*, input_size: Any, hidden_size: Any, num_layers: Any = 1) -> None:
     """Raise unless all three are positive integers."""
     for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        if not _is_integer(value):
             raise TypeError(
                 f"{name} should be of type int, got: {type(value).__name__}. "
                 f"It is a number of features; pass int({value!r}) if that is what you mean."
             )
         if value <= 0:
             raise ValueError(f"{name} must be greater than zero. Pass the number of features, not {value}.")
-    if not isinstance(num_layers, int | np.integer) or isinstance(num_layers, bool):
+    if not _is_integer(num_layers):
         raise TypeError(
             f"'{type(num_layers).__name__}' object cannot be interpreted as an integer. "
             f"num_layers counts the stacked layers; {num_layers!r} is no such number."
         )
     if num_layers <= 0:
         raise ValueError(f"num_layers must be greater than zero. {num_layers} layers would compute nothing.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_flags(**flags: Any) -> None:
@@ -101,7 +105,7 @@ def _caller() -> int:
 
 def check_projection(proj_size: Any, hidden_size: int) -> None:
     """Raise unless 0 <= proj_size < hidden_size."""
-    if not isinstance(proj_size, int | np.integer) or isinstance(proj_size, bool):
+    if not _is_integer(proj_size):
         raise TypeError(
             f"proj_size should be of type int, got: {type(proj_size).__name__}. "
             "Pass the number of features of the projected h, or 0."
@@ -128,24 +132,30 @@ def check_array(name: str, value: Any) -> jax.Array:
     )
 
 
-def check_dtype(input_dtype: Any, weight_dtype: Any) -> None:
-    """Raise unless both are the same; nothing is promoted in silence."""
-    if input_dtype != weight_dtype:
+def check_dtype(x: jax.Array, dtype: Any, weight_dtype: Any) -> jax.Array:
+    """Return the input in the layer's `dtype`; where it has none, nothing is promoted in silence."""
+    if dtype is not None and jnp.issubdtype(x.dtype, jnp.floating):
+        return x.astype(dtype)
+    if x.dtype != weight_dtype:
         raise ValueError(
-            f"RNN input dtype (torch.{input_dtype}) does not match weight dtype (torch.{weight_dtype}). "
-            f"Convert input: input.to(torch.{weight_dtype}), or convert model: model.to(torch.{input_dtype}). "
+            f"RNN input dtype (torch.{x.dtype}) does not match weight dtype (torch.{weight_dtype}). "
+            f"Convert input: input.to(torch.{weight_dtype}), or convert model: model.to(torch.{x.dtype}). "
             f"In JAX: input.astype(jnp.{weight_dtype}), or construct the layer with dtype=... to compute in "
             "one dtype whatever comes in, or with param_dtype=...."
         )
+    return x
 
 
-def check_state_dtype(name: str, state_dtype: Any, weight_dtype: Any) -> None:
-    """Raise unless an initial state has the dtype that the layer computes in."""
-    if state_dtype != weight_dtype:
+def check_state_dtype(name: str, state: jax.Array, dtype: Any, weight_dtype: Any) -> jax.Array:
+    """Return an initial state in the layer's `dtype`; where it has none, it must be that of the weights."""
+    if dtype is not None:
+        return state.astype(dtype)
+    if state.dtype != weight_dtype:
         raise RuntimeError(
-            f"mat1 and mat2 must have the same dtype, but {name} is {state_dtype} and the weights are "
+            f"mat1 and mat2 must have the same dtype, but {name} is {state.dtype} and the weights are "
             f"{weight_dtype}. Convert the state: {name}.astype(jnp.{weight_dtype})."
         )
+    return state
 
 
 def check_input(kind: str, shape: tuple[int, ...], input_size: int, *, time_axis: int) -> None:

@@ -84,7 +84,7 @@ class RecurrentLayer(nnx.Module):
         batched = x.ndim != 2
         time_axis = 1 if self.batch_first and batched else 0
         checks.check_input(self._kind, x.shape, self.input_size, time_axis=time_axis)
-        x = self._checked_dtype(x)
+        x = checks.check_dtype(x, self.dtype, self._compute_dtype)
         states = self._initial_states(hx, x.shape[1 - time_axis] if batched else None)
         if not batched:
             states = tuple(s[:, None] for s in states)
@@ -116,7 +116,7 @@ class RecurrentLayer(nnx.Module):
                 "(time, batch, features), or (batch, time, features) with batch_first."
             )
         checks.check_input(self._kind, packed.padded.shape, self.input_size, time_axis=1)
-        x = self._checked_dtype(packed.padded)
+        x = checks.check_dtype(packed.padded, self.dtype, self._compute_dtype)
         states = self._initial_states(hx, x.shape[0], permuted=not packed.enforce_sorted)
         masks = self._dropout_masks(dropout_masks, rngs, x.shape[:2], lambda mask: mask)
         output, states = self._run(x, states, packed.lengths, None, masks)
@@ -172,12 +172,6 @@ class RecurrentLayer(nnx.Module):
             )
         return [batch_major(mask) for mask in masks]
 
-    def _checked_dtype(self, x: jax.Array) -> jax.Array:
-        if self.dtype is not None and jnp.issubdtype(x.dtype, jnp.floating):
-            return x.astype(self.dtype)
-        checks.check_dtype(x.dtype, self._compute_dtype)
-        return x
-
     def _checked_resets(self, resets: Any, shape: tuple[int, ...]) -> jax.Array:
         marks = checks.check_array("resets", resets)
         if marks.dtype != bool:
@@ -200,11 +194,10 @@ class RecurrentLayer(nnx.Module):
         states = checks.check_hidden(self.mode, hx, expects_cell_state=len(sizes) == 2)
         checks.check_hidden_ranks(states, batched=rows is not None)
         checks.check_hidden_size(states, sizes, permuted=permuted)
-        if self.dtype is not None:
-            return tuple(s.astype(self.dtype) for s in states)
-        for name, state in zip(("hx", "hx[1]"), states, strict=False):
-            checks.check_state_dtype(name, state.dtype, self._compute_dtype)
-        return states
+        return tuple(
+            checks.check_state_dtype(name, state, self.dtype, self._compute_dtype)
+            for name, state in zip(("hx", "hx[1]"), states, strict=False)
+        )
 
     def _parameters(self, layer: int, suffix: str) -> dict[str, jax.Array]:
         names = self._shapes(layer)

@@ -50,9 +50,7 @@ class SingleStepLayer(nnx.Module):
         x = checks.check_array("input", input)
         checks.check_cell_input(kind, x, self.input_size)
         compute_dtype = jnp.dtype(self.dtype or self.weight_ih.dtype)
-        if self.dtype is not None and jnp.issubdtype(x.dtype, jnp.floating):
-            x = x.astype(compute_dtype)
-        checks.check_dtype(x.dtype, compute_dtype)
+        x = checks.check_dtype(x, self.dtype, compute_dtype)
         state = self._state(kind, hx, x.shape[:-1], compute_dtype)
         params = {name: getattr(self, name)[...].astype(compute_dtype) for name in self._shapes}
         new = _advance(self.cell, self.precision, params, x, state)
@@ -64,10 +62,9 @@ class SingleStepLayer(nnx.Module):
             return self.cell.state(*[jnp.zeros((*batch, self.hidden_size), dtype)] * count)
         states = checks.check_hidden(kind, hx, expects_cell_state=count == 2)
         checks.check_cell_hidden(kind, states, batch, self.hidden_size)
-        if self.dtype is None:
-            for index, state in enumerate(states):
-                checks.check_state_dtype(f"hidden{index}", state.dtype, dtype)
-        return self.cell.state(*(s.astype(dtype) for s in states))
+        return self.cell.state(
+            *(checks.check_state_dtype(f"hidden{n}", s, self.dtype, dtype) for n, s in enumerate(states))
+        )
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
