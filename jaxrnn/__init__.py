@@ -1,6 +1,6 @@
 """PyTorch's recurrent networks in JAX and Flax NNX."""
 
-from jaxrnn import cells, data, init, models, ops, optim, sequence, train
+from jaxrnn import cells, data, init, losses, models, ops, optim, sequence, train
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
 from jaxrnn.sequence import PackedSequence
@@ -19,6 +19,7 @@ __all__ = [
     "data",
     "init",
     "load_state_dict",
+    "losses",
     "models",
     "ops",
     "optim",
