@@ -59,7 +59,9 @@ class LayerCall:
             padding = self._layout(empty[:, :, None])
             zeros = {"output": padding, "grad(input)": padding}
         if self.resets:
-            kwargs["resets"] = self._layout(rng.random((BATCH, STEPS)) < 0.3)
+            resets = rng.random((BATCH, STEPS)) < 0.3
+            resets[0, 0] = False  # with a mark at the start of every row, no initial state would count
+            kwargs["resets"] = self._layout(resets)
         if self.masks:
             kept = rng.random((self.layers - 1, BATCH, STEPS, self._output_size)) >= DROPOUT
             kwargs["dropout_masks"] = [self._layout(mask) for mask in kept]

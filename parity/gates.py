@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.verdict import DIVERGENT, EQUIVALENT, ERROR, INCONCLUSIVE, Element
+from parity.verdict import DIVERGENT, EQUIVALENT, ERROR, INCONCLUSIVE, Element, Sample
 
 Array = np.ndarray[Any, Any]
 Zeros = bool | Array  # True: zero everywhere; a mask (broadcast to the tensor): zero where it is True
@@ -28,14 +28,19 @@ class Precision(NamedTuple):
 
 
 PRECISIONS = {
-    "float32": Precision(2.0**-24, 0.05, 4.0, 6.0),
+    "float32": Precision(2.0**-24, 0.05, 8.0, 12.0),
     "float16": Precision(2.0**-11, 0.25, 2.0, 3.0),
     "bfloat16": Precision(2.0**-8, 0.25, 2.0, 3.0),
 }
+# Operands of 11 bits, sums in float32: between two faithful runs as much apart as half precision.
+TF32 = Precision(2.0**-11, 0.25, 2.0, 3.0)
+TIERS = ("semantic", "numeric")
 SEMANTIC_FLOOR = 64.0  # in units of 2^-53; honest pairs reach 0.12 of the limit
 SEMANTIC_SLOPE = 16.0
 RHO_FLOOR = 4.0  # in units of roundoff of the oracle's size
 U64 = 2.0**-53
+ROWS = 16.0  # units of 2^-53 of a tensor's size, below which rows are taken for the same
+SAMPLED = 200  # elements of a tensor that a report keeps for its plots
 
 
 class ReferenceError(NamedTuple):
@@ -43,6 +48,14 @@ class ReferenceError(NamedTuple):
 
     rms: float
     peak: float
+
+
+class CandidateError(NamedTuple):
+    """How far a candidate is from its oracle on most draws: medians of rms and peak, and of the rms in float64."""
+
+    rms: float
+    peak: float
+    semantic: float
 
 
 class Finding(NamedTuple):
@@ -83,6 +96,8 @@ class Quartet:
     zeros: Zeros = False
     batch_axis: int | None = None
     redrawn: ReferenceError | None = None
+    contract: Precision | None = None  # in place of the one that the dtype implies
+    usual: CandidateError | None = None  # where a candidate was drawn again
 
     @property
     def present(self) -> dict[str, Array]:
@@ -110,12 +125,20 @@ class Quartet:
     @property
     def precision(self) -> Precision | None:
         """The precision under test; `None` where there is nothing below float64."""
-        return None if self.reference is None else PRECISIONS.get(self.reference.dtype.name)
+        if self.reference is None:
+            return None
+        return self.contract or PRECISIONS.get(self.reference.dtype.name)
 
     @property
     def exact(self) -> bool:
         """True for arrays that are not measured but must be equal."""
         return self.kind == "param" or not is_float(self.expected)
+
+    @property
+    def time_axis(self) -> int | None:
+        """The axis of steps, where the batch's tells: a sequence is [B, T, ...] or [T, B, ...]."""
+        is_sequence = self.kind == "output" and self.expected.ndim == 3 and self.batch_axis in (0, 1)
+        return 1 - self.batch_axis if is_sequence and self.batch_axis is not None else None
 
     def size(self, measure: Callable[[Array], float] = rms) -> float:
         """Size of the oracle where it is finite."""
@@ -124,6 +147,10 @@ class Quartet:
     def error(self, array: Array, measure: Callable[[Array], float] = rms) -> float:
         """Size of an array's distance from the oracle, where the oracle is finite."""
         return measure(float64(array)[self.finite] - float64(self.expected)[self.finite])
+
+    def mean_error(self, array: Array) -> float:
+        """Signed mean of an array's distance from the oracle, where the oracle is finite."""
+        return float(np.mean(float64(array)[self.finite] - float64(self.expected)[self.finite]))
 
     @cached_property
     def noise(self) -> ReferenceError:
@@ -181,7 +208,7 @@ def non_finite(q: Quartet) -> Finding | None:
                 )
                 if verdict == INCONCLUSIVE:
                     message += "; the probe leaves the range of the reference's dtype: use a smaller scale"
-                return Finding(verdict, "structure", message)
+                return Finding(verdict, "non-finite", message)
     return None
 
 
@@ -222,7 +249,7 @@ def declared_zero(q: Quartet) -> Finding | None:
                 return Finding(ERROR, "vacuity", message)
             index = tuple(int(i) for i in np.argwhere(region & (float64(array) != 0))[0])
             message = f"must be exactly zero, but {who} has {float(array[index]):.6g} at {list(index)}"
-            return Finding(DIVERGENT, "vacuity", message)
+            return Finding(DIVERGENT, "zeros", message)
     return None
 
 
@@ -236,7 +263,7 @@ def vacuity(q: Quartet) -> Finding | None:
         if others.get("reference"):
             return Finding(INCONCLUSIVE, "validity", "the oracle is zero, the reference only rounds to it")
         if others.get("candidate") or others.get("candidate64"):
-            return Finding(DIVERGENT, "vacuity", "the oracle is zero everywhere, the candidate is not")
+            return Finding(DIVERGENT, "zeros", "the oracle is zero everywhere, the candidate is not")
         if declared:
             return None
         remedy = "change the probe, or declare it: Probe(zeros={name: True})"
@@ -244,10 +271,22 @@ def vacuity(q: Quartet) -> Finding | None:
     axis = q.batch_axis
     if axis is not None and q.expected.shape[axis] > 1:
         first_row = np.take(q.expected, [0], axis=axis)
-        if np.array_equal(np.broadcast_to(first_row, q.expected.shape), q.expected, equal_nan=True):
+        if _same(first_row, q.expected):
             message = "the same for every row of the batch: a mixed-up batch would pass; change the inputs"
             return Finding(INCONCLUSIVE, "vacuity", message)
     return None
+
+
+def _same(row: Array, rows: Array) -> bool:
+    """Tell whether all rows are one, up to the last bits: a matrix product need not round equal rows alike."""
+    if not is_float(rows):
+        return np.array_equal(np.broadcast_to(row, rows.shape), rows)
+    row, rows = float64(row), float64(rows)
+    finite = np.isfinite(rows)
+    same = np.abs(np.where(finite, rows, 0.0) - np.where(np.isfinite(row), row, 0.0)) <= ROWS * U64 * rms(
+        rows[finite]
+    )
+    return bool(np.all(np.where(finite, same, (rows == row) | (np.isnan(rows) & np.isnan(row)))))
 
 
 def validity(q: Quartet) -> Finding | None:
@@ -275,13 +314,19 @@ def semantic(q: Quartet) -> tuple[dict[str, Any], Finding | None]:
             "not possible; let its dtype follow its inputs (dtype=None)"
         )
         return {}, Finding(INCONCLUSIVE, "semantic", message)
-    error = q.error(q.candidate64) / q.size()
-    kappa = q.reference_error / q.precision.unit_roundoff if q.precision else 0.0
-    limit = max(SEMANTIC_FLOOR, SEMANTIC_SLOPE * kappa) * U64
+    error = q.error(q.candidate64)
+    error = (error if q.usual is None else min(error, q.usual.semantic)) / q.size()
+    limit = semantic_limit(q)
     numbers = {"semantic_error": error, "semantic_limit": limit, "semantic_sensitivity": limit + error}
     if passes(error, limit):
         return numbers, None
     return numbers, Finding(DIVERGENT, "semantic", "differs in float64: not the same function")
+
+
+def semantic_limit(q: Quartet) -> float:
+    """Return how far from the oracle, relative to its size, the same function may be in float64."""
+    kappa = q.reference_error / q.precision.unit_roundoff if q.precision else 0.0
+    return max(SEMANTIC_FLOOR, SEMANTIC_SLOPE * kappa) * U64
 
 
 def numeric(q: Quartet) -> tuple[dict[str, Any], Finding | None]:
@@ -290,13 +335,15 @@ def numeric(q: Quartet) -> tuple[dict[str, Any], Finding | None]:
         return {}, None
     unit, _, *limits = q.precision
     rhos, denominators = [], []
-    for measure, noise in zip((rms, peak), q.noise, strict=True):
+    usual = (np.inf, np.inf) if q.usual is None else q.usual[:2]
+    for measure, noise, drawn_again in zip((rms, peak), q.noise, usual, strict=True):
         denominators.append(max(noise, RHO_FLOOR * unit * q.size(measure)))
-        rhos.append(q.error(q.candidate, measure) / denominators[-1])
+        rhos.append(min(q.error(q.candidate, measure), drawn_again) / denominators[-1])
     numbers = {
         "rho_rms": rhos[0],
         "rho_max": rhos[1],
         "rho_limits": (limits[0], limits[1]),
+        "bias": q.mean_error(q.candidate) / (unit * q.size()),
         "reference_error": q.reference_error / unit,
         "numeric_sensitivity": (limits[0] * denominators[0] + q.error(q.candidate)) / q.size(),
     }
@@ -351,6 +398,37 @@ def _element(q: Quartet, index: Any) -> Element:
         return None if array is None else float(array[place])
 
     return Element(place, float(q.subject[place]), value(q.reference), value(q.oracle))
+
+
+def sample(q: Quartet) -> Sample | None:
+    """Return elements and their errors in the precision under test; `None` where one of the sides is missing."""
+    if q.candidate is None or q.reference is None or q.oracle is None:
+        return None
+    oracle = float64(q.oracle)
+    places = q.finite & (oracle != 0.0)
+    errors = [
+        np.abs(np.where(q.finite, float64(array), 0.0) - np.where(q.finite, oracle, 0.0))
+        for array in (q.candidate, q.reference)
+    ]
+    picked = _spread(np.abs(oracle[places]), errors[0][places])
+    columns = [array[places][picked].tolist() for array in (np.abs(oracle), *errors)]
+    steps = [_rms_by_step(array, places, q.time_axis) for array in errors]
+    return Sample(*map(tuple, (*columns, *steps)))
+
+
+def _spread(sizes: Array, errors: Array) -> Array:
+    """Return indices of at most `SAMPLED` elements, evenly by rank of size, the one with the largest error too."""
+    ranks = np.linspace(0, len(sizes) - 1, min(len(sizes), SAMPLED - 1)).round().astype(int)
+    chosen = np.argsort(sizes, kind="stable")[ranks]
+    return np.union1d(chosen, np.argmax(errors, keepdims=True) if len(errors) else []).astype(int)
+
+
+def _rms_by_step(errors: Array, places: Array, axis: int | None) -> list[float]:
+    """Return the rms error of each step over the rows that have not ended; those that have are zeros."""
+    if axis is None:
+        return []
+    by_step = (np.moveaxis(array, axis, 0) for array in (errors, places))
+    return [rms(step[going]) for step, going in zip(*by_step, strict=True) if going.any()]
 
 
 def float64(array: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,10 @@ from flax import nnx
 from jaxrnn import checkpoint, optim
 from parity.gates import Array
 from parity.probe import LEARNING_RATE, Probe
+from parity.recording import recorded
 from parity.trace import Entry, Trace, name_inputs, name_outputs, output_kind
 
-MATMUL_PRECISION = "highest"
+MATMUL_PRECISION = {"ieee": "highest", "tf32": "tensorfloat32"}
 
 
 def parameters(module: nnx.Module) -> dict[str, Array]:
@@ -56,23 +57,18 @@ def run(module: nnx.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
 
     The scalar that is differentiated is the sum over floating outputs of `<output, cotangent>`. The optimizer's
     step is taken from the gradients `replayed` (by torch's names and in torch's layout), by default this run's
-    own. Matrix products run in full precision on every device.
+    own. Matrix products run as the probe says on every device, never by its default.
 
     Raises RuntimeError when the outputs depend on random numbers: nothing could be compared then.
     """
-    with _x64(dtype), jax.default_matmul_precision(MATMUL_PRECISION):
+    with _x64(dtype), jax.default_matmul_precision(_matmul(probe, dtype)):
         module = _widened(module) if dtype == "float64" else module
         graphdef, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
         params, rest = (_rounded(state, probe.dtype, dtype) for state in (params, rest))
         call = _Call.of(probe, dtype)
         forward, program = _compiled(graphdef, call.signature)
         shapes, _ = jax.eval_shape(forward, params, call.floating, rest, call.others)
-        cotangents = [
-            jnp.asarray(probe.cotangent(name, leaf.shape), leaf.dtype)
-            for name, leaf in name_outputs(shapes, probe.outputs).items()
-            if _is_floating(leaf)
-        ]
-
+        cotangents = _cotangents(shapes, probe)
         gradients = None if replayed is None else _as_state(graphdef, params, rest, replayed)
 
         def result(rest: Any) -> _Result:
@@ -95,6 +91,27 @@ def run(module: nnx.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
         for name, value in torch_names(found.stepped).items():
             entries[f"step({name})"] = Entry(value, "step", f"step({own[name]})")
     return Trace(entries)
+
+
+def record(module: nnx.Module, probe: Probe, weights: Mapping[str, Array]) -> list[Array]:
+    """Return every number that the module and its backward pass compute on a probe in float64, in no order."""
+    with in_float64():
+        graphdef, params, rest = nnx.split(_widened(with_weights(module, weights)), nnx.Param, ...)  # type: ignore[misc]
+        params, rest = (_rounded(state, probe.dtype, "float64") for state in (params, rest))
+        call = _Call.of(probe, "float64")
+        forward, recording = _recording(graphdef, call.signature)
+        shapes, _ = jax.eval_shape(forward, params, call.floating, rest, call.others)
+        cotangents = _cotangents(shapes, probe)
+        return [np.asarray(a) for a in recording(params, call.floating, rest, call.others, cotangents)]
+
+
+def _cotangents(shapes: Any, probe: Probe) -> list[jax.Array]:
+    """Return the directions in which the floating outputs are differentiated."""
+    return [
+        jnp.asarray(probe.cotangent(name, leaf.shape), leaf.dtype)
+        for name, leaf in name_outputs(shapes, probe.outputs).items()
+        if _is_floating(leaf)
+    ]
 
 
 class _Result(NamedTuple):
@@ -157,6 +174,29 @@ class _Call(NamedTuple):
 def _compiled(graphdef: Any, signature: _Signature) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the forward function and the whole compiled program; the probes of one case share them."""
     optimizer = optim.adam(LEARNING_RATE)
+    forward, both_passes = _passes(graphdef, signature)
+
+    @jax.jit
+    def program(
+        params: Any, floating: Any, rest: Any, others: Any, cotangents: Any, replayed: Any
+    ) -> tuple[Any, ...]:
+        outputs, drawn, gradients = both_passes(params, floating, rest, others, cotangents)
+        taken = gradients[0] if replayed is None else replayed
+        updates, _ = optimizer.update(taken, optimizer.init(params), params)
+        return outputs, drawn, gradients, optax.apply_updates(params, updates)
+
+    return forward, program
+
+
+@functools.lru_cache(maxsize=16)
+def _recording(graphdef: Any, signature: _Signature) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the forward function and the compiled program that returns all that both passes compute."""
+    forward, both_passes = _passes(graphdef, signature)
+    return forward, jax.jit(recorded(both_passes))
+
+
+def _passes(graphdef: Any, signature: _Signature) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the forward pass, and forward and backward pass, as functions of arrays."""
 
     def forward(params: Any, floating: Any, rest: Any, others: Any) -> tuple[Any, Any]:
         args, kwargs = signature.fill(floating, others)
@@ -164,22 +204,16 @@ def _compiled(graphdef: Any, signature: _Signature) -> tuple[Callable[..., Any],
         outputs = module(*args, **kwargs)
         return outputs, nnx.state(module, nnx.RngCount)
 
-    @jax.jit
-    def program(
-        params: Any, floating: Any, rest: Any, others: Any, cotangents: Any, replayed: Any
-    ) -> tuple[Any, ...]:
+    def both(params: Any, floating: Any, rest: Any, others: Any, cotangents: Any) -> tuple[Any, Any, Any]:
         def differentiable(params: Any, floating: Any) -> tuple[list[Any], Any]:
             outputs, drawn = forward(params, floating, rest, others)
             leaves = name_outputs(outputs).values()
             return [leaf for leaf in leaves if _is_floating(leaf)], (outputs, drawn)
 
         _, pullback, (outputs, drawn) = jax.vjp(differentiable, params, floating, has_aux=True)
-        gradients = pullback(cotangents)
-        taken = gradients[0] if replayed is None else replayed
-        updates, _ = optimizer.update(taken, optimizer.init(params), params)
-        return outputs, drawn, gradients, optax.apply_updates(params, updates)
+        return outputs, drawn, pullback(cotangents)
 
-    return forward, program
+    return forward, both
 
 
 def _require_no_luck(module: nnx.Module, rest: Any, found: _Result, result: Callable[[Any], _Result]) -> None:
@@ -223,6 +257,22 @@ def _widened(module: nnx.Module) -> nnx.Module:
         if vars(part).get("dtype") is not None and jnp.issubdtype(part.dtype, jnp.floating):  # type: ignore[attr-defined]
             part.dtype = jnp.float64  # type: ignore[attr-defined]
     return module
+
+
+def has_gpu() -> bool:
+    """Tell whether JAX computes on a GPU."""
+    return jax.devices()[0].platform == "gpu"
+
+
+def _matmul(probe: Probe, dtype: str) -> str:
+    return MATMUL_PRECISION[probe.matmul if dtype != "float64" else "ieee"]
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """Let JAX compute in float64, with matrix products in full precision."""
+    with jax.enable_x64(True), jax.default_matmul_precision(MATMUL_PRECISION["ieee"]):
+        yield
 
 
 def _x64(dtype: str) -> contextlib.AbstractContextManager[Any]:

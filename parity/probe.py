@@ -25,14 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from parity.gates import PRECISIONS, Array, Zeros, is_float
+from parity.gates import PRECISIONS, TF32, TIERS, Array, Precision, Zeros, is_float
 from parity.trace import map_leaves
 
-SETS = ("quick", "designed")
-SCALES = {"quick": (1.0,), "designed": (1.0, 4.0, 0.1)}
+SETS = ("quick", "designed", "exhaustive")
+SCALES = {"quick": (1.0,), "designed": (1.0, 4.0, 0.1), "exhaustive": (1.0, 4.0, 0.1, 2.0, 0.5, 0.02)}
+
+MATMULS = ("ieee", "tf32")  # how matrices of float32 are multiplied
 
 LEARNING_RATE = 0.01  # of the one step of Adam
-JITTER = 16.0  # units of roundoff: enough to draw all rounding errors anew, too little to change the model
+# Enough to draw all rounding errors anew: a gate saturated to 0.999 must move by several units of roundoff itself.
+# Little enough that the model is the same: its errors are of the same size.
+JITTER = 16.0  # units of roundoff, in half precision
+JITTER_AT_LEAST = 2.0**-11
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Probe:
 
     args, kwargs: NumPy arrays (nested in tuples, lists, dicts), `None`, or plain Python values. Floating
         arrays are differentiated; integers and booleans pass untouched.
+    dtype, matmul, tiers: the precision under test; `parity.contracts` has the combinations that mean something.
     weight_scale: draw all weights at this scale; `None` keeps the weights that the models have.
     outputs: names of the outputs, in the order in which the leaves are returned.
     arg_names: names of `args`; `None` takes them from the reference's signature.
@@ -53,6 +59,8 @@ class Probe:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     dtype: str = "float32"
+    matmul: str = "ieee"
+    tiers: tuple[str, ...] = TIERS
     weight_scale: float | None = None
     outputs: tuple[str, ...] | None = None
     arg_names: tuple[str, ...] | None = None
@@ -63,7 +71,16 @@ class Probe:
         if self.dtype not in PRECISIONS:
             remedy = "float64 is the oracle's own precision" if self.dtype == "float64" else "choose one"
             raise ValueError(f"dtype={self.dtype!r} is not one of {sorted(PRECISIONS)}; {remedy}.")
+        if self.matmul not in MATMULS:
+            raise ValueError(f"matmul={self.matmul!r} is not one of {list(MATMULS)}.")
+        if not self.tiers or not set(self.tiers) <= set(TIERS):
+            raise ValueError(f"tiers={self.tiers!r}: expected one or both of {list(TIERS)}.")
         map_leaves(_check_leaf, (self.args, self.kwargs))
+
+    @property
+    def precision(self) -> Precision:
+        """What the numeric gates measure by."""
+        return TF32 if self.matmul == "tf32" else PRECISIONS[self.dtype]
 
     def rounded(self, values: Array) -> Array:
         """Round floating values to the precision under test; leaves other arrays alone."""
@@ -104,7 +121,8 @@ class Probe:
         for number, value in enumerate(self.args):
             shapes[names[number] if number < len(names) else f"args.{number}"] = map_leaves(_describe, value)
         shapes |= {name: map_leaves(_describe, value) for name, value in self.kwargs.items()}
-        return {"seed": self.seed, "dtype": self.dtype, "weight_scale": self.weight_scale, "inputs": shapes}
+        precision = {"dtype": self.dtype, "matmul": self.matmul, "tiers": list(self.tiers)}
+        return {"seed": self.seed, **precision, "weight_scale": self.weight_scale, "inputs": shapes}
 
 
 def as_probe(inputs: Any, dtype: str, seed: int) -> Probe:
@@ -122,9 +140,10 @@ def as_probe(inputs: Any, dtype: str, seed: int) -> Probe:
 
 
 def jittered(probe: Probe, weights: Mapping[str, Array], number: int) -> tuple[Probe, dict[str, Array]]:
-    """Change every input and weight by a few units of roundoff: the same question, with other roundings."""
+    """Change every input and weight a little: the same question, with other roundings."""
     rng = np.random.default_rng([probe.seed, number])
-    spread = JITTER * PRECISIONS[probe.dtype].unit_roundoff
+    unit = PRECISIONS[probe.dtype].unit_roundoff  # of what is stored, whatever products round to
+    spread = max(JITTER * unit, JITTER_AT_LEAST)
 
     def move(values: Any) -> Any:
         if not isinstance(values, np.ndarray) or not is_float(values):

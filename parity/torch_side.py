@@ -6,15 +6,18 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from parity.gates import Array
+from parity.longhand.torch_modules import is_spelled_out
 from parity.probe import LEARNING_RATE, Probe
 from parity.trace import Entry, Trace, map_leaves, name_inputs, name_outputs, output_kind
+
+Name = TypeVar("Name")
 
 
 def parameters(module: nn.Module) -> dict[str, Array]:
@@ -54,6 +57,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def has_gpu() -> bool:
+    """Tell whether torch can compute on an NVIDIA GPU."""
+    return torch.cuda.is_available()
+
+
+@contextlib.contextmanager
+def multiplying(how: str) -> Iterator[None]:
+    """Let torch multiply matrices of float32 as `how` says, "ieee" or "tf32"; on a CPU always the former."""
+    cpu: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.mkldnn.rnn]  # type: ignore[attr-defined]
+    gpu: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.rnn]
+    backends = [*cpu, *gpu]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = how if backend in gpu else "ieee"
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+
+
 def run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Array] | None = None) -> Trace:
     """Return the trace of one call, computed in `dtype` with weights and inputs rounded to `probe.dtype`.
 
@@ -63,13 +87,15 @@ def run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arra
 
     Raises RuntimeError when the call draws random numbers: nothing could be compared then.
     """
+    with multiplying(probe.matmul):
+        return _run(module, probe, dtype, replayed)
+
+
+def _run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Array] | None) -> Trace:
     module = _rounded(module, probe.dtype, dtype)
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    args, kwargs = map_leaves(
-        lambda leaf: _input(leaf, probe, dtype, device), (probe.args, dict(probe.kwargs))
-    )
-    outputs = _call(module, args, kwargs)
-    named = name_outputs(outputs, probe.outputs)
+    device = _device(module)
+    args, kwargs = _arguments(probe, dtype, device)
+    named = name_outputs(_call(module, args, kwargs), probe.outputs)
     params = dict(module.named_parameters(remove_duplicate=False))
     leaves = name_inputs(args, kwargs, probe.arg_names or ())
     inputs = {name: leaf for name, leaf in leaves.items() if _is_floating(leaf)}
@@ -86,6 +112,24 @@ def run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arra
     return Trace(entries)
 
 
+def gradients_of(
+    module: nn.Module, probe: Probe, dtype: str, watched: Mapping[Name, torch.Tensor]
+) -> dict[Name, Array]:
+    """Call a module that puts tensors of its own into `watched`, and return their gradients."""
+    module = _rounded(module, probe.dtype, dtype)
+    args, kwargs = _arguments(probe, dtype, _device(module))
+    named = name_outputs(_call(module, args, kwargs), probe.outputs)
+    return {name: _numpy(value) for name, value in _gradients(named, watched, probe).items()}
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _arguments(probe: Probe, dtype: str, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return map_leaves(lambda leaf: _input(leaf, probe, dtype, device), (probe.args, dict(probe.kwargs)))
+
+
 def _rounded(module: nn.Module, held: str, computed: str) -> nn.Module:
     module = copy.deepcopy(module).to(getattr(torch, held)).to(getattr(torch, computed))
     return module.requires_grad_(True)
@@ -97,7 +141,11 @@ def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             "ignore", "LSTM with projections is not supported with oneDNN"
         )  # says no more
         before = torch.random.get_rng_state()
-        if isinstance(module, nn.RNNBase) and kwargs.get("lengths") is not None:
+        if (
+            isinstance(module, nn.RNNBase)
+            and not is_spelled_out(module)
+            and kwargs.get("lengths") is not None
+        ):
             outputs = _call_packed(module, *args, **kwargs)
         else:
             outputs = module(*args, **kwargs)
@@ -121,8 +169,8 @@ def _call_packed(module: nn.RNNBase, input: torch.Tensor, hx: Any = None, *, len
 
 
 def _gradients(
-    outputs: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], probe: Probe
-) -> dict[str, torch.Tensor]:
+    outputs: Mapping[str, torch.Tensor], wanted: Mapping[Name, torch.Tensor], probe: Probe
+) -> dict[Name, torch.Tensor]:
     """Gradients by name; what no output depends on has a gradient of zeros."""
     ends = {name: value for name, value in outputs.items() if value.requires_grad}
     if not wanted or not ends:

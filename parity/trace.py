@@ -17,6 +17,11 @@ import numpy as np
 from parity.gates import Array
 
 KINDS = ("param", "output", "state", "grad", "step")
+AMPLIFYING = (
+    "output",
+    "state",
+    "grad",
+)  # where rounding errors grow; a step from given gradients rounds once
 _STATES = ("h_n", "c_n", "h_1", "c_1")
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from parity.report.sections import Section
 
 EQUIVALENT = "EQUIVALENT"  # every expected array passed every gate
 INCONCLUSIVE = "INCONCLUSIVE"  # nothing is known to be wrong, and nothing is proven
@@ -37,6 +41,21 @@ class Element:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some elements of an array, with how far either side is from the oracle there: what the plots show.
+
+    Evenly spread over the elements by their size; the candidate's worst is always among them. `candidate_steps`
+    and `reference_steps` are rms errors at each step, where the array is known to have an axis of steps.
+    """
+
+    size: tuple[float, ...]  # |o|, never zero
+    candidate: tuple[float, ...]  # |c - o|
+    reference: tuple[float, ...]  # |r - o|
+    candidate_steps: tuple[float, ...] = ()
+    reference_steps: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class TensorResult:
     """The verdict on one array and the numbers behind it; `None` is "not measured", never "fine".
 
@@ -58,11 +77,13 @@ class TensorResult:
     rho_rms: float | None = None  # candidate's error over the reference's, both against the oracle
     rho_max: float | None = None
     rho_limits: tuple[float, float] | None = None
+    bias: float | None = None  # mean(c - o), in units of roundoff of rms(o)
     reference_error: float | None = None  # rms(r - o) / rms(o), in units of roundoff
     first: Element | None = None  # first element outside the limit, in C order
     worst: Element | None = None  # the element furthest outside
     semantic_sensitivity: float | None = None  # a larger relative (rms) change would have been detected
     numeric_sensitivity: float | None = None
+    sample: Sample | None = field(default=None, repr=False)
 
     @property
     def semantic_ratio(self) -> float | None:
@@ -107,6 +128,92 @@ class Comparison:
         return tuple(tensor for tensor in self.tensors if tensor.verdict != EQUIVALENT)
 
 
+class Node(NamedTuple):
+    """A quantity of one step, for instance the forget gate's pre-activation: `Node("rnn", 1, 0, 3, "z_f")`."""
+
+    part: str  # the recurrent layer's or cell's name in the reference
+    layer: int
+    direction: int  # 0 forward, 1 reverse
+    step: int  # in time, also in the reverse direction
+    quantity: str  # z_f and so on (pre-activations), f (gates), c, h
+
+    def __str__(self) -> str:
+        part = f"{self.part}: " if self.part else ""
+        direction = ("forward", "reverse")[self.direction]
+        return f"{part}layer {self.layer} {direction}, t={self.step}, {_in_words(self.quantity)}"
+
+
+def _in_words(quantity: str) -> str:
+    if quantity.startswith("z_"):
+        return f"pre-activation of {quantity[2:]} ({quantity})"
+    return {"c": "cell state c", "h": "state h"}.get(quantity, f"gate {quantity}")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where two computations part: the quantities that differ although all that they follow from agrees.
+
+    free: distance of every quantity from the nearest number that the candidate computes, relative to its size, in
+    a free run; behind the first difference, everything is polluted. forced: the same with every step given the
+    oracle's inputs, so that errors do not spread; `wrong` are the quantities that then differ although all that
+    they follow from agrees. Both are empty where the candidate's step is not known.
+    """
+
+    phase: str  # "forward" or "backward"; "none" where every quantity of every step agrees
+    places: tuple[Node, ...]  # in the order of computation
+    wrong: tuple[Node, ...] = ()
+    free: Mapping[Node, float] = field(default_factory=dict, repr=False)
+    forced: Mapping[Node, float] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        if not self.places:
+            return "in none of the steps: the recurrent layers agree, what surrounds them does not"
+        more = f" (and {len(self.places) - 1} more)" if len(self.places) > 1 else ""
+        gradient = "the gradient of " if self.phase == "backward" else ""
+        return f"{self.phase} pass, {gradient}{self.places[0]}{more}"
+
+    @property
+    def extent(self) -> str:
+        """Where steps are wrong by themselves, in words; empty where that is not known."""
+        if not self.forced:
+            return ""
+        if not self.wrong:
+            return "each step by itself is right: the fault lies between the steps or around them"
+        steps = sorted({node.step for node in self.wrong})
+        every = len(steps) == len({node.step for node in self.forced})
+        quantities = ", ".join(dict.fromkeys(node.quantity for node in self.wrong))
+        layers = ", ".join(map(str, sorted({node.layer for node in self.wrong})))
+        directions = " and ".join(
+            ("forward", "reverse")[d] for d in sorted({n.direction for n in self.wrong})
+        )
+        when = "every step" if every else f"steps {', '.join(map(str, steps))}"
+        return f"wrong by itself: {quantities} in {when}, layer {layers} {directions}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A known mistake that was held against a candidate."""
+
+    id: str  # of the fault, for instance "L06"
+    name: str
+    fix: str
+    misfit: float  # distance from the candidate, in units of the semantic limit; at most 16 explains it
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What explains a candidate; several explanations are such that these probes cannot tell them apart."""
+
+    explanations: tuple[Explanation, ...]
+    next_best: Explanation | None  # the best of those that do not explain it
+    tried: int  # hypotheses held against the candidate
+
+    @property
+    def unique(self) -> bool:
+        """Whether there is one explanation and no other."""
+        return len(self.explanations) == 1
+
+
 @dataclass(frozen=True)
 class CaseResult:
     """One case: a comparison per probe, or the reason why there is none."""
@@ -116,6 +223,11 @@ class CaseResult:
     comparisons: tuple[Comparison, ...] = ()
     error: str | None = None
     not_run: str | None = None  # what is missing, with the remedy
+    notes: tuple[str, ...] = ()
+    first_divergence: Divergence | None = None  # where the verdict is DIVERGENT and the place could be found
+    diagnosis: Diagnosis | None = (
+        None  # where the verdict is DIVERGENT and there are hypotheses about the model
+    )
 
     @property
     def verdict(self) -> str:
@@ -145,6 +257,16 @@ class Report:
         """The gravest verdict; a case that was not run leaves the whole INCONCLUSIVE."""
         found = worst(case.verdict for case in self.cases)
         return INCONCLUSIVE if found == NOT_RUN else found
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """Where the first divergent case parts from its reference."""
+        return next((case.first_divergence for case in self.cases if case.first_divergence), None)
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What explains the first divergent case."""
+        return next((case.diagnosis for case in self.cases if case.diagnosis), None)
 
     @property
     def tensors(self) -> tuple[TensorResult, ...]:
@@ -203,6 +325,24 @@ class Report:
         from parity.report.json_report import to_json
 
         return to_json(self)
+
+    def to_junit(self) -> str:
+        """Return the report as JUnit XML, for the table of tests of a CI server."""
+        from parity.report.junit import to_junit
+
+        return to_junit(self)
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown, short enough for the summary of a CI job."""
+        from parity.report.markdown import to_markdown
+
+        return to_markdown(self)
+
+    def to_html(self, path: str | Path, *, sections: Iterable[Section] = ()) -> None:
+        """Write the report as one HTML file that needs no other; `sections` see `parity.report.html`."""
+        from parity.report.html import to_html
+
+        Path(path).write_text(to_html(self, sections), encoding="utf-8")
 
     def __str__(self) -> str:
         from parity.report.terminal import to_text

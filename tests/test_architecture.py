@@ -39,7 +39,8 @@ def imports_in(node: ast.AST, at_once: bool = True) -> Iterator[Import]:
             case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
                 yield Import(name, at_once)
         is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from imports_in(child, at_once and not is_function)
+        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        yield from imports_in(child, at_once and not is_function and not is_for_types)
 
 
 def modules_of(*packages: str) -> dict[str, Path]:

@@ -1,4 +1,8 @@
-"""A report as JSON, schema `parity/1`: stable names, no NaN or infinity, every number with its limit."""
+"""A report as JSON, schema `parity/1`: stable names, no NaN or infinity, every number with its limit.
+
+`parity-1.schema.json` beside this file says what a reader may rely on. The elements sampled for the plots of the
+page are left out: they would be nine tenths of the file.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,24 @@ import json
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import resources
 from typing import Any
 
-from parity.verdict import CaseResult, Comparison, Report, TensorResult
+from parity.report import facts
+from parity.verdict import CaseResult, Comparison, Divergence, Report, TensorResult
 
 SCHEMA = "parity/1"
 
 
 def to_json(report: Report) -> str:
     """Return the report as indented JSON; numbers that JSON has no word for are strings ("nan", "inf")."""
-    return json.dumps(_plain(as_dict(report)), indent=2, allow_nan=False) + "\n"
+    return _written(_plain(as_dict(report))) + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema that every report fulfils."""
+    text = resources.files("parity.report").joinpath("parity-1.schema.json").read_text("utf-8")
+    return dict(json.loads(text))
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -28,6 +40,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "seconds": report.seconds,
         "environment": dict(report.environment),
         "sensitivity": _sensitivity(report.semantic_sensitivity, report.numeric_sensitivity),
+        "not_exercised": list(facts.unexercised(report)),
         "totals": totals(report),
         "cases": [_case(case) for case in report.cases],
     }
@@ -54,7 +67,22 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "verdict": case.verdict,
         "error": case.error,
         "not_run": case.not_run,
+        "notes": list(case.notes),
+        "first_divergence": None if case.first_divergence is None else _divergence(case.first_divergence),
+        "diagnosis": None if case.diagnosis is None else asdict(case.diagnosis),
         "probes": [_comparison(comparison) for comparison in case.comparisons],
+    }
+
+
+def _divergence(divergence: Divergence) -> dict[str, Any]:
+    return {
+        "phase": divergence.phase,
+        "text": str(divergence),
+        "extent": divergence.extent,
+        "places": [node._asdict() for node in divergence.places],
+        "wrong": [node._asdict() for node in divergence.wrong],
+        "free": [grid._asdict() for grid in facts.grids(divergence.free)],
+        "forced": [grid._asdict() for grid in facts.grids(divergence.forced)],
     }
 
 
@@ -89,6 +117,7 @@ def _tensor(tensor: TensorResult) -> dict[str, Any]:
         "numeric": {
             "rho_rms": tensor.rho_rms,
             "rho_max": tensor.rho_max,
+            "bias_u": tensor.bias,
             "limits": None if tensor.rho_limits is None else list(tensor.rho_limits),
         },
         "reference_error_u": tensor.reference_error,
@@ -100,6 +129,22 @@ def _tensor(tensor: TensorResult) -> dict[str, Any]:
 
 def _sensitivity(semantic: float | None, numeric: float | None) -> dict[str, float | None]:
     return {"semantic": semantic, "numeric": numeric}
+
+
+def _written(value: Any, indent: str = "") -> str:
+    """Write JSON with what holds no further lists or dicts on one line: a row of numbers, a pair of limits."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(child, dict | list) for child in children):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = indent + "  "
+    if isinstance(value, dict):
+        lines = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_written(child, inner)}" for key, child in value.items()
+        ]
+    else:
+        lines = [_written(child, inner) for child in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{closing}"
 
 
 def _plain(value: Any) -> Any:

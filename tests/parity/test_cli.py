@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from parity import cases, cli
 from parity.cases import CASES
+from parity.cli import run_cases
 from parity.verdict import CaseResult, Comparison, Report, TensorResult
 
 torch = pytest.importorskip("torch")
@@ -91,7 +92,7 @@ def test_an_exception_in_one_case_exits_2_and_the_others_still_run(parity_run, m
 
     bad = cases.Case("bad", "", fail, fail, CASES[0].probes)
     good = next(case for case in CASES if case.id == "gru_cell")
-    monkeypatch.setattr(cli, "CASES", (bad, good))
+    monkeypatch.setattr(run_cases, "CASES", (bad, good))
     result = parity_run("run", "--probe", "quick")
     assert result.exit_code == 2
     assert "ZeroDivisionError: a bug in the factory" in result.stdout.replace("\n", " ")
@@ -119,11 +120,11 @@ def test_a_missing_package_exits_4_and_says_how_to_install_it(parity_run, monkey
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug in the harness"), KeyboardInterrupt()])
 def test_a_crash_is_not_taken_for_a_divergence_and_leaves_no_old_report(parity_run, monkeypatch, error):
-    def crash(*_):
+    def crash(*_, **__):
         raise error
 
     parity_run.report.write_text("{}")
-    monkeypatch.setattr(cli, "_judge", crash)
+    monkeypatch.setattr(run_cases, "_judge", crash)
     result = parity_run("run", "gru_cell")
     assert result.exit_code == 2
     assert ("a bug in the harness" in result.stderr) or ("interrupted" in result.stderr)

@@ -69,19 +69,19 @@ def test_half_precision_is_judged_by_its_own_roundoff(dtype):
 # What must not
 
 
-def test_a_systematic_error_of_20_units_fails_the_numeric_gate():
+def test_a_systematic_error_of_40_units_fails_the_numeric_gate():
     oracle = draw(0)
-    result = judged((oracle + 20 * U * rms(oracle)).astype(np.float32))
+    result = judged((oracle + 40 * U * rms(oracle)).astype(np.float32))
     assert (result.verdict, result.gate) == ("DIVERGENT", "numeric")
 
 
 def test_a_single_wrong_element_fails_by_its_peak():
     oracle = draw(0, (40, 50))
     candidate = noisy(oracle, 2)
-    candidate[3, 4] += 40 * U * np.abs(oracle).max()
+    candidate[3, 4] += 80 * U * np.abs(oracle).max()
     result = judged(candidate, oracle=oracle)
     assert result.verdict == "DIVERGENT"
-    assert result.rho_rms < 4 < 6 < result.rho_max
+    assert result.rho_rms < 8 < 12 < result.rho_max
     assert result.first.index == result.worst.index == (3, 4)
 
 
@@ -105,7 +105,7 @@ def test_another_function_fails_in_float64_even_where_float32_cannot_see_it():
     oracle = draw(0)
     result = judged(candidate64=oracle * (1 + 1e-9))
     assert (result.verdict, result.gate) == ("DIVERGENT", "semantic")
-    assert result.rho_rms < 4
+    assert result.rho_rms < 8
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_the_limits_are_those_that_are_documented():
         candidate = (oracle + 2 * floor).astype(np.float32)
         expected = rms(candidate - oracle) / floor
         assert judged(candidate, reference=reference).rho_rms == pytest.approx(expected, rel=1e-9)
-        assert judged(candidate, reference=reference).rho_limits == (4, 6)
-        stated = (4 * floor + rms(candidate - oracle)) / rms(oracle)
+        assert judged(candidate, reference=reference).rho_limits == (8, 12)
+        stated = (8 * floor + rms(candidate - oracle)) / rms(oracle)
         assert judged(candidate, reference=reference).numeric_sensitivity == pytest.approx(stated, rel=1e-9)
         wide = oracle * (1 + 0.5 * limit)
         stated = judged(reference=reference, candidate64=wide).semantic_sensitivity
@@ -357,7 +357,7 @@ def test_declared_zeros_are_exact():
     assert judged(oracle=oracle, **honest, zeros=padding).verdict == "EQUIVALENT"
     leak = honest | {"candidate": with_value(honest["candidate"], 1e-30, (4, 0))}
     result = judged(oracle=oracle, **leak, zeros=padding)
-    assert (result.verdict, result.gate) == ("DIVERGENT", "vacuity")
+    assert (result.verdict, result.gate) == ("DIVERGENT", "zeros")
     assert "[4, 0]" in result.message
 
 
@@ -420,8 +420,8 @@ def test_zeros_that_the_reference_only_rounds_to_are_inconclusive():
 
 def test_the_largest_of_several_draws_of_the_reference_counts():
     oracle = draw(0)
-    lucky, usual = oracle.astype(np.float32), noisy(oracle, 3, units=30.0)
-    candidate = noisy(oracle, 4, units=30.0)
+    lucky, usual = oracle.astype(np.float32), noisy(oracle, 3, units=60.0)
+    candidate = noisy(oracle, 4, units=60.0)
     assert judged(candidate, reference=lucky).gate == "numeric"
     found = reference_errors([({"x": usual}, {"x": oracle}), ({"x": lucky}, {"x": oracle})])
     assert judged(candidate, reference=lucky, redrawn=found["x"]).verdict == "EQUIVALENT"
@@ -498,7 +498,7 @@ def test_the_stated_sensitivity_is_where_detection_begins(place, tier):
 
 def test_sensitivity_is_stated_for_what_passed_in_the_sharpest_probe():
     blunt = judged(reference=noisy(draw(0), 1, units=1000.0))
-    sharp, failed = judged(), judged(noisy(draw(0), 2, units=50.0))
+    sharp, failed = judged(), judged(noisy(draw(0), 2, units=100.0))
     assert failed.verdict == "DIVERGENT"
     case = CaseResult("c", comparisons=tuple(Comparison("p", (t,), 1) for t in (blunt, sharp, failed)))
     assert Report((case,)).numeric_sensitivity == sharp.numeric_sensitivity

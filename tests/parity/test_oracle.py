@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch_ref  # noqa: E402
-from parity import judge, oracle, torch_side  # noqa: E402
+from parity import oracle, torch_side, weighing, witnesses  # noqa: E402
 from parity.designed import FEATURES, HIDDEN, CellCall, LayerCall  # noqa: E402
 
 OPTIONS = {"num_layers": 2, "bidirectional": True, "batch_first": True}
@@ -24,11 +24,12 @@ def consulted(reference, probe):
 
 def test_a_readable_layer_is_checked_against_torchs_own():
     reference = torch_ref.LSTM(FEATURES, HIDDEN, **OPTIONS)
-    twin = oracle.twin(reference)
+    twin = witnesses.twin(reference)
     assert type(twin) is torch.nn.LSTM
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in twin.state_dict().items())
     found = consulted(reference, CALL.probes("quick", 0)[0])
-    assert found.description == "torch_ref.LSTM in float64, agrees with torch.nn.LSTM"
+    everyone = "torch.nn.LSTM, long-hand equations, long-hand NumPy, ONNX Runtime"
+    assert found.description == f"torch_ref.LSTM in float64, agrees with {everyone}"
     assert found.trace["output"].dtype == np.float64
 
 
@@ -46,7 +47,7 @@ def test_a_readable_layer_is_checked_against_torchs_own():
 )
 def test_a_twin_has_the_options_of_the_original(reference):
     x = torch.randn(4, 2, FEATURES) if hasattr(reference, "num_layers") else torch.randn(2, FEATURES)
-    expected, found = reference(x), oracle.twin(reference)(x)
+    expected, found = reference(x), witnesses.twin(reference)(x)
     torch.testing.assert_close(found, expected)
 
 
@@ -59,23 +60,22 @@ def test_two_oracles_that_disagree_are_an_error_and_judge_nothing():
 
     reference.cell = dataclasses.replace(reference.cell, step=almost)
     candidate = torch.nn.LSTM(FEATURES, HIDDEN, **OPTIONS)
-    comparison = judge.judge_probe(candidate, reference, CALL.probes("quick", 0)[0])
+    comparison = weighing.try_probe(candidate, reference, CALL.probes("quick", 0)[0]).comparison
     assert comparison.verdict == "ERROR"
-    assert (
-        "ORACLE CONFLICT: torch_ref.LSTM and torch.nn.LSTM disagree in float64 on output" in comparison.error
-    )
+    assert "ORACLE CONFLICT: torch_ref.LSTM and torch.nn.LSTM disagree on output" in comparison.error
 
 
 def test_where_torch_has_no_twin_the_oracle_says_so():
     peephole = torch_ref.PeepholeLSTM(FEATURES, HIDDEN, **OPTIONS)
-    assert oracle.twin(peephole) is None
-    assert oracle.twin(torch.nn.LSTM(FEATURES, HIDDEN)) is None
+    assert witnesses.twin(peephole) is None
+    assert witnesses.twin(torch.nn.LSTM(FEATURES, HIDDEN)) is None
     empty_row = CALL.probes("designed", 0)[2]
     assert 0 in empty_row.kwargs["lengths"]
     resets = dataclasses.replace(CALL, resets=True).probes("quick", 0)[0]
     for probe in (empty_row, resets):
         found = consulted(torch_ref.LSTM(FEATURES, HIDDEN, **OPTIONS), probe)
-        assert found.description == "torch_ref.LSTM in float64"
+        own = "long-hand equations, long-hand NumPy"
+        assert found.description == f"torch_ref.LSTM in float64, agrees with {own}"
 
 
 def test_the_references_error_is_drawn_several_times():
@@ -99,6 +99,35 @@ def test_ragged_rows_reach_torchs_own_layers_as_packed_sequences(kind):
     probe = call.probes("quick", 0)[0]
     ours = getattr(torch_ref, kind)(FEATURES, HIDDEN, **OPTIONS)
     theirs = getattr(torch.nn, kind)(FEATURES, HIDDEN, **OPTIONS)
-    comparison = judge.judge_probe(ours, theirs, probe)
+    comparison = weighing.try_probe(ours, theirs, probe).comparison
     assert comparison.verdict == "EQUIVALENT", comparison
-    assert comparison.oracle == "torch.LSTM in float64".replace("LSTM", kind)
+    everyone = "long-hand equations, long-hand NumPy, ONNX Runtime"
+    assert comparison.oracle == f"torch.{kind} in float64, agrees with {everyone}"
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM", "PeepholeLSTM"])
+@pytest.mark.parametrize("witness", ["long-hand equations", "long-hand NumPy", "ONNX Runtime"])
+def test_every_witness_can_stop_a_wrong_reference(kind, witness, monkeypatch):
+    """The reference forgets its last step's output; a witness alone, the others silenced, notices."""
+    probe = LayerCall(states=2 if "LSTM" in kind else 1).probes("quick", 0)[0]
+    reference = getattr(torch_ref, kind)(FEATURES, HIDDEN)
+    every = witnesses.testimonies
+
+    def only(*args):
+        return (testimony for testimony in every(*args) if testimony.witness == witness)
+
+    monkeypatch.setattr(oracle, "testimonies", only)
+    assert consulted(reference, probe).description.endswith(witness)
+    run = torch_side.run
+
+    def forgetful(module, probe, dtype, replayed=None):
+        trace = run(module, probe, dtype, replayed)
+        if type(module).__module__ != "torch_ref.layers":
+            return trace
+        entry = trace.entry("output")
+        entry.array[-1] = 0
+        return trace
+
+    monkeypatch.setattr(torch_side, "run", forgetful)
+    with pytest.raises(oracle.OracleConflictError, match=f"{witness} disagree on output"):
+        consulted(reference, probe)

@@ -122,7 +122,8 @@ def tables():
 
 
 def label(row):
-    return f"{row[0]} {row[1]}"
+    options = (f"{name}={getattr(value, '__name__', value)}" for name, value in row[1].items())
+    return f"{row[0]}({', '.join(options)})"
 
 
 # A rounding at each of torch's recursive steps, relative to the largest rate, and some of our own.

@@ -1,0 +1,13 @@
+"""Mistakes in attention, norms, activations and the plumbing of tokens, as substitutions of torch's functions."""
+
+from __future__ import annotations
+
+from parity.faults.functions import activations, attention, norms, tokens
+from parity.faults.substitution import Substitution
+
+FAULTS: tuple[Substitution, ...] = (
+    *attention.FAULTS,
+    *norms.FAULTS,
+    *activations.FAULTS,
+    *tokens.FAULTS,
+)
