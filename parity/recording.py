@@ -75,9 +75,7 @@ def _apply(program: Any, equation: Any, inputs: list[Any]) -> tuple[list[Any], l
         return _scan(params, inputs)
     inner = [value for value in params.values() if isinstance(value, core.ClosedJaxpr | core.Jaxpr)]
     if name not in OPAQUE and len(inner) == 1:
-        body, consts = inner[0], []
-        if isinstance(body, core.ClosedJaxpr):
-            body, consts = body.jaxpr, body.consts
+        body, consts = _opened(inner[0])
         if len(body.invars) == len(inputs):
             return _evaluate(body, consts, inputs)
     return _alone(program, equation, inputs), []
@@ -96,13 +94,11 @@ def _alone(program: Any, equation: Any, inputs: list[Any]) -> list[Any]:
 
 def _scan(params: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
     """Run a loop that stacks, beside its own outputs, all values of its body."""
-    consts_end = params["num_consts"]
-    carry_end = consts_end + params["num_carry"]
-    consts, carry, series = inputs[:consts_end], inputs[consts_end:carry_end], inputs[carry_end:]
-    body = params["jaxpr"]
+    consts, carry, series = _roles(params, inputs)
+    body, body_consts = _opened(params["jaxpr"])
 
     def step(carry: list[Any], slices: list[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
-        results, seen = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *slices])
+        results, seen = _evaluate(body, body_consts, [*consts, *carry, *slices])
         after, outputs = results[: len(carry)], results[len(carry) :]
         after = [jnp.asarray(new, old.dtype) for new, old in zip(after, carry, strict=True)]
         return after, (outputs, seen)
@@ -111,6 +107,22 @@ def _scan(params: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], list[An
         step, list(carry), list(series), length=params["length"], reverse=params["reverse"]
     )
     return [*after, *outputs], seen
+
+
+def _roles(params: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return what a loop uses at every step, what it carries, and what it runs along."""
+    if "num_consts" in params:
+        counts = params["num_consts"], params["num_carry"]
+    else:  # JAX 0.12 keeps the inputs' nesting instead of the counts
+        counts = tuple(len(list(group)) for group in params["ft_in"].unpack())[:2]
+    end = sum(counts)
+    return inputs[: counts[0]], inputs[counts[0] : end], inputs[end:]
+
+
+def _opened(program: Any) -> tuple[Any, Any]:
+    """Return a program and its constants, which JAX 0.12 keeps in the program itself."""
+    inside = getattr(program, "jaxpr", program)
+    return inside, getattr(program, "consts", ())
 
 
 def _is_floating(value: Any) -> bool:
