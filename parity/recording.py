@@ -112,9 +112,9 @@ def _scan(params: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], list[An
 def _roles(params: dict[str, Any], inputs: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """Return what a loop uses at every step, what it carries, and what it runs along."""
     if "num_consts" in params:
-        counts = params["num_consts"], params["num_carry"]
+        counts = [params["num_consts"], params["num_carry"]]
     else:  # JAX 0.12 keeps the inputs' nesting instead of the counts
-        counts = tuple(len(list(group)) for group in params["ft_in"].unpack())[:2]
+        counts = [len(list(group)) for group in params["ft_in"].unpack()][:2]
     end = sum(counts)
     return inputs[: counts[0]], inputs[counts[0] : end], inputs[end:]
 
