@@ -15,8 +15,11 @@ from parity.cli.calibrate_limits import calibrate
 from parity.cli.capture_runs import capture, compare
 from parity.cli.check_models import check
 from parity.cli.listing import env, list_cases
+from parity.cli.prove_losses import loss
+from parity.cli.prove_optimizers import optim
 from parity.cli.run_cases import run
 from parity.cli.selftest_run import selftest
+from parity.cli.train_runs import train
 from parity.verdict import EXIT_ERROR
 
 
@@ -44,5 +47,5 @@ def main() -> None:
     """
 
 
-for command in (run, check, capture, compare, list_cases, env, selftest, calibrate):
+for command in (run, check, loss, optim, train, capture, compare, list_cases, env, selftest, calibrate):
     main.add_command(command)

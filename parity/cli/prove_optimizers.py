@@ -1,0 +1,138 @@
+"""`parity optim`: a torch optimizer or scheduler and an optax transformation or schedule."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import time
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from parity import optimizer_cases, schedules
+from parity.cases import INSTALL
+from parity.cli.reporting import Publisher, report_options
+from parity.cli.shared import load_factory, one_torch_thread
+from parity.environment import environment
+from parity.optimizers import OptimizerPair, judge_pair
+from parity.probe import SETS
+from parity.replay import designed
+from parity.report.terminal import make_console
+from parity.specs import parse
+from parity.verdict import CaseResult, Report
+from parity.weighing import put_in_words
+
+
+@click.command("optim")
+@click.option(
+    "--torch", "reference", metavar="CALL", help="'AdamW(lr=1e-3)', 'StepLR(step_size=7)' or pkg.mod:factory."
+)
+@click.option(
+    "--optax", "candidate", metavar="CALL", help="'optax.adamw(1e-3)', 'jaxrnn.optim...' or pkg.mod:factory."
+)
+@click.option("--clip-norm", type=float, help="What clip_grad_norm_ does before each of torch's steps.")
+@click.option("--clip-value", type=float, help="What clip_grad_value_ does before each of torch's steps.")
+@click.option("--probe", "probe_set", type=click.Choice(SETS), default="designed", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@report_options
+def optim(
+    reference: str | None,
+    candidate: str | None,
+    clip_norm: float | None,
+    clip_value: float | None,
+    probe_set: str,
+    seed: int,
+    **destinations: Any,
+) -> None:
+    """Judge an optimizer or a schedule by torch's; without arguments, all of jaxrnn.optim.
+
+    Both optimizers are given the same gradients, at learning rates that change from step to step. A call is
+    written as in Python, with literals only. A factory for --torch takes a dict of named parameters and returns
+    an optimizer; one for --optax takes a learning rate (a schedule, in units of torch's) and returns a
+    transformation, or takes nothing.
+
+    torch's schedulers start from a learning rate of 0.3.
+    """
+    publisher = Publisher(**destinations)
+    if (reference is None) != (candidate is None):
+        raise click.UsageError("give both --torch and --optax, or neither for all of jaxrnn.optim.")
+    publisher.clear()
+    started = time.perf_counter()
+    with one_torch_thread():
+        if reference is None or candidate is None:
+            results = _table(probe_set, seed)
+        else:
+            results = (_pair(reference, candidate, clip_norm, clip_value, probe_set, seed),)
+    report = Report(results, environment(), time.perf_counter() - started)
+    publisher.publish(report)
+    sys.exit(report.exit_code)
+
+
+def _table(probe_set: str, seed: int) -> tuple[CaseResult, ...]:
+    """Judge every row, with progress on stderr."""
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results = []
+    missing = None if importlib.util.find_spec("torch") else f"torch not installed; {INSTALL['torch']}"
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(optimizer_cases.CASES) + len(schedules.CASES))
+        for case in optimizer_cases.CASES:
+            progress.update(task, description=case.id)
+            results.append(optimizer_cases.judge_case(case, probe_set, seed))
+            progress.advance(task)
+        for row in schedules.CASES:
+            progress.update(task, description=row.id)
+            results.append(CaseResult(row.id, not_run=missing) if missing else schedules.judge_case(row))
+            progress.advance(task)
+    return tuple(results)
+
+
+def _pair(
+    reference: str,
+    candidate: str,
+    clip_norm: float | None,
+    clip_value: float | None,
+    probe_set: str,
+    seed: int,
+) -> CaseResult:
+    if importlib.util.find_spec("torch") is None:
+        return CaseResult("optim", reference, not_run=f"torch not installed; {INSTALL['torch']}")
+    torchs = importlib.import_module("parity.optimizers_torch")
+    if ":" not in reference and torchs.is_scheduler(_name(reference)):
+        return schedules.judge_schedule(reference, candidate, id="schedule")
+    make: Any = load_factory("--torch", reference) if ":" in reference else _read(torchs.from_text, reference)
+    made = _factory(candidate) if ":" in candidate else _read(_ours().from_text, candidate)
+    summary = f"{candidate} against {reference}"
+    try:
+        pair = OptimizerPair(make, clip_norm, clip_value)
+        return judge_pair("optim", summary, made, pair, designed(probe_set, seed, clip_norm=clip_norm))
+    except Exception as error:
+        return CaseResult("optim", summary, error=put_in_words(error))
+
+
+def _ours() -> Any:
+    return importlib.import_module("parity.optimizers_jax")
+
+
+def _name(text: str) -> str:
+    return str(_read(parse, text).name).rpartition(".")[2]
+
+
+def _read(reader: Any, text: str) -> Any:
+    try:
+        return reader(text)
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _factory(spec: str) -> Any:
+    """Return the factory itself if it wants a learning rate, else what it makes."""
+    factory = load_factory("--optax", spec)
+    wanted = [
+        parameter
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    return factory if wanted else factory()
