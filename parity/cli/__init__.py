@@ -14,6 +14,7 @@ import click
 from parity.cli.calibrate_limits import calibrate
 from parity.cli.capture_runs import capture, compare
 from parity.cli.check_models import check
+from parity.cli.findings import findings
 from parity.cli.listing import env, list_cases
 from parity.cli.prove_losses import loss
 from parity.cli.prove_optimizers import optim
@@ -47,5 +48,18 @@ def main() -> None:
     """
 
 
-for command in (run, check, loss, optim, train, capture, compare, list_cases, env, selftest, calibrate):
+for command in (
+    run,
+    check,
+    loss,
+    optim,
+    train,
+    capture,
+    compare,
+    list_cases,
+    env,
+    selftest,
+    calibrate,
+    findings,
+):
     main.add_command(command)
