@@ -185,6 +185,8 @@ def hypotheses(evidence: Evidence) -> Iterator[Hypothesis]:
     for fault in RECURRENT:
         if any(map(fault.possible, networks)):
             yield _hypothesis(fault)
+    if surface.recurrent_name(evidence.model) is not None:
+        return  # a recurrent layer by itself: what functions it calls is its own affair, and told above
     called = functions_called(partial(torch_side.run, evidence.model, evidence.probe, evidence.probe.dtype))
     for substitution in FUNCTIONS:
         if called.intersection(substitution.functions):
