@@ -48,7 +48,7 @@ def capture_reference(
     with writing(folder) as writer:
         cases = []
         for number, subject in enumerate(subjects):
-            if side_of(subject.model).__name__ != "parity.torch_side":
+            if side_of(subject.model).__name__ != "parity.running.torch_side":
                 raise TypeError(
                     f"the reference must be a torch.nn.Module, not {type(subject.model).__name__}."
                 )
@@ -92,13 +92,13 @@ def capture_candidate(
 
 def require_reference(model: Any) -> None:
     """Raise TypeError for what is no torch module."""
-    if side_of(model).__name__ != "parity.torch_side":
+    if side_of(model).__name__ != "parity.running.torch_side":
         raise TypeError(f"the reference must be a torch.nn.Module, not {type(model).__name__}.")
 
 
 def _answers(writer: Writer, place: str, reference: Any, probe: Probe) -> dict[str, Any]:
     """Write what a reference answers to one probe."""
-    from parity.evidence import gather
+    from parity.oracle.evidence import gather
 
     started = time.perf_counter()
     evidence = gather(reference, probe)

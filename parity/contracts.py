@@ -72,6 +72,6 @@ def contract_of(name: str) -> Contract:
 
 
 def _has_tensor_cores() -> bool:
-    from parity import jax_side, torch_side
+    from parity.running import jax_side, torch_side
 
     return jax_side.has_gpu() and torch_side.has_gpu()

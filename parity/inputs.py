@@ -163,8 +163,8 @@ def with_batch(reference: Any, probes: Sequence[Probe]) -> tuple[list[Probe], st
     The batch is taken for the first axis of the first array of the inputs, and of every output of the reference
     whose first axis is as long. A probe that brings its own `batch_axes` is left alone.
     """
-    from parity import torch_side
-    from parity.evidence import complete
+    from parity.oracle.evidence import complete
+    from parity.running import torch_side
 
     axes: dict[str, int] = {}
     size = None

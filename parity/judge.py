@@ -149,7 +149,7 @@ def judge_models(
     if result.verdict != DIVERGENT:
         return result
     try:
-        from parity.explain import explain
+        from parity.explaining.explain import explain
 
         return explain(result, candidate, judgements)
     except Exception as error:  # the verdict stands in any case

@@ -339,7 +339,7 @@ def _is_worker(config: pytest.Config) -> bool:
 def _one_torch_thread() -> contextlib.AbstractContextManager[None]:
     if "torch" not in sys.modules:
         return contextlib.nullcontext()
-    from parity.torch_side import one_thread
+    from parity.running.torch_side import one_thread
 
     return one_thread()
 

@@ -20,6 +20,8 @@ DIVERGENT = "DIVERGENT"  # at least one array is not what the reference computes
 ERROR = "ERROR"  # the harness could not judge
 NOT_RUN = "NOT RUN"  # a case whose packages are missing; never counts as a pass
 
+AGREES = 1e-9  # of a quantity's size: less apart is the same; two honest float64 runs are apart by 1e-13
+
 _SEVERITY = (EQUIVALENT, NOT_RUN, INCONCLUSIVE, DIVERGENT, ERROR)
 
 EXIT_EQUIVALENT, EXIT_DIVERGENT, EXIT_ERROR, EXIT_INCONCLUSIVE, EXIT_ENVIRONMENT, EXIT_NOTHING = range(6)

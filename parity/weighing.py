@@ -17,7 +17,7 @@ from parity.trace import AMPLIFYING, Trace
 from parity.verdict import DIVERGENT, Comparison, TensorResult
 
 if TYPE_CHECKING:
-    from parity.evidence import Evidence
+    from parity.oracle.evidence import Evidence
 
 
 FAR = 100.0  # times a limit; what is further off is not drawn again
@@ -49,7 +49,7 @@ def _try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
         expected = len(side_of(reference).parameters(reference))
         note = "the models cannot hold the same weights, so they were not run"
         return Judgement(Comparison(probe.name, misfits, expected, notes=(note,), probe=probe.describe()))
-    from parity.evidence import gather
+    from parity.oracle.evidence import gather
 
     return weigh(candidate, gather(reference, probe))
 
@@ -104,14 +104,14 @@ def _drawn_again(candidate: Any, evidence: Evidence) -> Iterator[tuple[Trace, Tr
 
 
 def side_of(model: Any) -> ModuleType:
-    """Return the module that runs this kind of model: `parity.jax_side` or `parity.torch_side`."""
+    """Return the module that runs this kind of model: `parity.running.jax_side` or `parity.running.torch_side`."""
     family = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     if "flax" in family:
-        from parity import jax_side
+        from parity.running import jax_side
 
         return jax_side
     if "torch" in family:
-        from parity import torch_side
+        from parity.running import torch_side
 
         return torch_side
     raise TypeError(
@@ -123,7 +123,7 @@ def side_of(model: Any) -> ModuleType:
 def require_models(candidate: Any, reference: Any) -> None:
     """Raise TypeError unless the two are models, the reference one of torch's."""
     side_of(candidate)
-    if side_of(reference).__name__ != "parity.torch_side":
+    if side_of(reference).__name__ != "parity.running.torch_side":
         raise TypeError(
             f"the reference must be a torch.nn.Module, not {type(reference).__name__}; the candidate comes "
             "first: compare(candidate, reference, inputs)."

@@ -11,12 +11,12 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parity import losses
 from parity.cases import INSTALL
 from parity.cli.reporting import Publisher, report_options
 from parity.cli.shared import load_factory, one_torch_thread
 from parity.environment import environment
-from parity.loss_probes import TASK_NAMES
+from parity.losses import judge as losses
+from parity.losses.probes import TASK_NAMES
 from parity.probe import SETS
 from parity.report.terminal import make_console
 from parity.verdict import CaseResult, Report
@@ -105,8 +105,8 @@ def _pair(reference: str, candidate: str, task: str | None, probe_set: str, seed
 
 
 def _loss(text: str) -> Any:
-    return importlib.import_module("parity.functions_torch").Loss(text)
+    return importlib.import_module("parity.running.functions_torch").Loss(text)
 
 
 def _function(text: str) -> Any:
-    return importlib.import_module("parity.functions_jax").from_text(text)
+    return importlib.import_module("parity.running.functions_jax").from_text(text)

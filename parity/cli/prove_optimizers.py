@@ -12,15 +12,16 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parity import optimizer_cases, schedules
 from parity.cases import INSTALL
 from parity.cli.reporting import Publisher, report_options
 from parity.cli.shared import load_factory, one_torch_thread
 from parity.environment import environment
-from parity.optimizers import OptimizerPair, judge_pair
+from parity.optimizers import cases as optimizer_cases
+from parity.optimizers.judge import OptimizerPair, judge_pair
+from parity.optimizers.replay import designed
 from parity.probe import SETS
-from parity.replay import designed
 from parity.report.terminal import make_console
+from parity.schedules import judge as schedules
 from parity.specs import parse
 from parity.verdict import CaseResult, Report
 from parity.weighing import put_in_words
@@ -99,7 +100,7 @@ def _pair(
 ) -> CaseResult:
     if importlib.util.find_spec("torch") is None:
         return CaseResult("optim", reference, not_run=f"torch not installed; {INSTALL['torch']}")
-    torchs = importlib.import_module("parity.optimizers_torch")
+    torchs = importlib.import_module("parity.optimizers.torch_side")
     if ":" not in reference and torchs.is_scheduler(_name(reference)):
         return schedules.judge_schedule(reference, candidate, id="schedule")
     make: Any = load_factory("--torch", reference) if ":" in reference else _read(torchs.from_text, reference)
@@ -113,7 +114,7 @@ def _pair(
 
 
 def _ours() -> Any:
-    return importlib.import_module("parity.optimizers_jax")
+    return importlib.import_module("parity.optimizers.jax_side")
 
 
 def _name(text: str) -> str:

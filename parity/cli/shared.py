@@ -87,6 +87,6 @@ def one_torch_thread() -> contextlib.AbstractContextManager[None]:
     """Let torch compute on one thread, if it is there."""
     if importlib.util.find_spec("torch") is None:
         return contextlib.nullcontext()  # the cases will say that it is missing
-    from parity.torch_side import one_thread
+    from parity.running.torch_side import one_thread
 
     return one_thread()

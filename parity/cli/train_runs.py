@@ -11,14 +11,14 @@ from typing import Any
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from parity import training_cases
 from parity.cli.reporting import Publisher, report_options
 from parity.cli.shared import load_factory, one_torch_thread
 from parity.environment import environment
 from parity.report.terminal import make_console
-from parity.training import TrainingResult
-from parity.training_cases import TrainingCase
-from parity.trajectory import LIMIT, SHORTEST
+from parity.training import cases as training_cases
+from parity.training.cases import TrainingCase
+from parity.training.judge import TrainingResult
+from parity.training.trajectory import LIMIT, SHORTEST
 from parity.verdict import NOT_RUN, Report
 
 
@@ -127,7 +127,7 @@ def _choose(names: tuple[str, ...]) -> list[TrainingCase]:
 def _optimizer(spec: str) -> Any:
     if ":" in spec:
         return load_factory("--optax", spec)()
-    from parity.optimizers_jax import from_text
+    from parity.optimizers.jax_side import from_text
 
     try:
         return from_text(spec)

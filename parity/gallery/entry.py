@@ -154,7 +154,7 @@ class Optimizer(_Unweighted):
 
     def judge(self, id: str, summary: str) -> CaseResult:
         """Play the designed gradients to both."""
-        from parity.optimizer_cases import OptimizerCase, judge_case
+        from parity.optimizers.cases import OptimizerCase, judge_case
 
         case = OptimizerCase(id, self.reference, self.candidate, clip_norm=self.clip_norm)
         return dataclasses.replace(judge_case(case), summary=summary)
@@ -169,7 +169,7 @@ class Schedule(_Unweighted):
 
     def judge(self, id: str, summary: str) -> CaseResult:
         """Compare every rate."""
-        from parity.schedules import judge_schedule
+        from parity.schedules.judge import judge_schedule
 
         return dataclasses.replace(judge_schedule(self.reference, self.candidate, id=id), summary=summary)
 
@@ -186,7 +186,7 @@ class Loss(_Unweighted):
     def judge(self, id: str, summary: str) -> CaseResult:
         """Compare values and gradients."""
         from parity.gallery import optax_peer
-        from parity.losses import judge_loss
+        from parity.losses.judge import judge_loss
 
         probes = None if self.asked is None else self.asked(optax_peer)
         function = getattr(optax_peer, self.function)

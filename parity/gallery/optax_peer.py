@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from parity.loss_probes import probes_of
+from parity.losses.probes import probes_of
 from parity.probe import Probe
 
 

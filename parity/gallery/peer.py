@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 
 from parity.gates import Array
-from parity.jax_side import in_float64
 from parity.probe import Probe
+from parity.running.jax_side import in_float64
 
 Weights = Mapping[
     str, jax.Array

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.gates import Array
-from parity.replay import Replay
+from parity.optimizers.replay import Replay
 
 Buffers = dict[str, Any]
 Options = Mapping[str, Any]

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from parity.report import facts
 from parity.report.facts import Grid
-from parity.verdict import Divergence, Node
+from parity.verdict import AGREES, Divergence, Node
 
-AGREES = 1e-9  # of a quantity's size: `parity.locate.TOLERANCE`, which is not imported because it needs JAX
 COLUMNS = 96  # more steps are put together, so that a panel fits on a page
 _EDGES = (1e-15, 1e-13, 1e-11, AGREES, 1e-7, 1e-5, 1e-3, 1e-1)  # between the colours
 

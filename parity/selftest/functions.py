@@ -7,11 +7,11 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from parity import diagnose, explain
 from parity.cases import Case
-from parity.evidence import Evidence, gather
+from parity.explaining import diagnose, explain
 from parity.faults import FUNCTIONS
 from parity.faults.numerics import NUMERIC
+from parity.oracle.evidence import Evidence, gather
 from parity.selftest.trial import Trial
 from parity.subjects.jax_mutants import MUTANTS, Mutant
 from parity.subjects.table import SUBJECTS

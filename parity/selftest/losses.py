@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from parity import losses
-from parity.loss_diagnosis import RATIO, SMOOTHING
+from parity.losses import judge as losses
+from parity.losses.diagnosis import RATIO, SMOOTHING
 from parity.selftest.trial import Trial
 from parity.verdict import CaseResult
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity import explain
 from parity.cases import Case
-from parity.evidence import Evidence, gather
+from parity.explaining import explain
 from parity.gates import Array
+from parity.oracle.evidence import Evidence, gather
 from parity.probe import numpy_dtype
 from parity.selftest.trial import Trial
 from parity.subjects.table import STACK

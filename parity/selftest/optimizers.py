@@ -8,13 +8,15 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from parity import optimizer_cases, optimizers, schedules
 from parity.faults.optimizers import OPTIMIZERS
 from parity.faults.schedules import SCHEDULES
-from parity.optimizer_cases import OptimizerCase
-from parity.optimizer_diagnosis import FITTED
-from parity.optimizers import OptimizerEvidence
-from parity.replay import STEPS, designed
+from parity.optimizers import cases as optimizer_cases
+from parity.optimizers import judge as optimizers
+from parity.optimizers.cases import OptimizerCase
+from parity.optimizers.diagnosis import FITTED
+from parity.optimizers.judge import OptimizerEvidence
+from parity.optimizers.replay import STEPS, designed
+from parity.schedules import judge as schedules
 from parity.selftest.trial import Trial
 from parity.verdict import CaseResult
 
@@ -148,7 +150,7 @@ def _judge(case_id: str, mutant: Mutant) -> CaseResult:
         candidate = dataclasses.replace(case, candidate=mutant, groups={}, frozen=()).build()
     else:
         candidate = mutant(importlib.import_module("parity.selftest.optimizer_mutants"))
-    fixed = importlib.import_module("parity.optimizers_jax").is_transformation(candidate)
+    fixed = importlib.import_module("parity.optimizers.jax_side").is_transformation(candidate)
     judgements = [optimizers.weigh(candidate, evidence) for evidence in _evidence(case_id, fixed)]
     return optimizers.conclude(case_id, "", judgements)
 
@@ -163,5 +165,5 @@ def _evidence(case_id: str, fixed: bool) -> list[OptimizerEvidence]:
 
 def _inverted() -> Any:
     """Weight decay on what should have none, and none on the rest."""
-    ours = importlib.import_module("parity.optimizers_jax")
+    ours = importlib.import_module("parity.optimizers.jax_side")
     return ours.grouped("jaxrnn.optim.adamw(1e-2, weight_decay=0.0)", {"bias": {"weight_decay": 0.1}})

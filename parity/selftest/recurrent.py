@@ -7,12 +7,12 @@ import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from parity import diagnose, explain
 from parity.cases import CASES, Case
-from parity.evidence import Evidence, gather
+from parity.explaining import diagnose, explain
 from parity.faults import RECURRENT, Fault
 from parity.longhand import jax_modules, surface
 from parity.longhand.recurrent import Network, Recipe
+from parity.oracle.evidence import Evidence, gather
 from parity.selftest.trial import Trial
 from parity.verdict import DIVERGENT, CaseResult
 from parity.weighing import weigh

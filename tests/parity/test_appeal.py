@@ -13,7 +13,7 @@ from parity import gates, weighing
 from parity.cases import CASES
 from parity.compare import candidate_errors
 from parity.designed import FEATURES, HIDDEN
-from parity.evidence import gather
+from parity.oracle.evidence import gather
 
 
 def probe_of(id, name, seed):

@@ -37,8 +37,8 @@ def test_ids_are_unique_and_summaries_are_written():
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_both_sides_of_a_case_hold_the_same_parameters(case):
-    torch_side = pytest.importorskip("parity.torch_side")
-    from parity import jax_side
+    torch_side = pytest.importorskip("parity.running.torch_side")
+    from parity.running import jax_side
 
     reference, candidate = case.reference(), case.candidate()
     shapes = {name: value.shape for name, value in torch_side.parameters(reference).items()}

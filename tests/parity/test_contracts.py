@@ -8,10 +8,11 @@ from flax import nnx
 
 torch = pytest.importorskip("torch")
 
-from parity import contracts, jax_side, torch_side  # noqa: E402
+from parity import contracts  # noqa: E402
 from parity.compare import compare_arrays  # noqa: E402
 from parity.gates import PRECISIONS, TF32  # noqa: E402
 from parity.probe import Probe  # noqa: E402
+from parity.running import jax_side, torch_side  # noqa: E402
 
 X = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 

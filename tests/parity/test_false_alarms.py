@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 
 import jaxrnn  # noqa: E402
 import torch_ref  # noqa: E402
-from parity import calibrate, torch_side, weighing  # noqa: E402
+from parity import calibrate, weighing  # noqa: E402
 from parity.cases import CASES  # noqa: E402
 from parity.designed import FEATURES, HIDDEN, STEPS, LayerCall  # noqa: E402
-from parity.evidence import gather  # noqa: E402
+from parity.oracle.evidence import gather  # noqa: E402
+from parity.running import torch_side  # noqa: E402
 
 OPTIONS = {"num_layers": 2, "bidirectional": True, "batch_first": True}
 KINDS = {"GRU": 1, "LSTM": 2}

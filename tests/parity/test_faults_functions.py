@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from parity import diagnose, inversion, torch_side
-from parity.evidence import gather
+from parity.explaining import diagnose, inversion
+from parity.explaining.rounding import diagnose_numeric
 from parity.faults import functions, numerics
 from parity.faults.functions import attention_parts, norms
 from parity.faults.numerics import NUMERIC, to_bits
 from parity.faults.substitution import exchanging
+from parity.oracle.evidence import gather
 from parity.probe import Probe
-from parity.rounding import diagnose_numeric
+from parity.running import torch_side
 from parity.selftest import functions as selftest
 from parity.selftest.trial import run_trial
 from parity.subjects.jax_mutants import MUTANTS

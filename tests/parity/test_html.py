@@ -126,13 +126,6 @@ def test_colours_change_side_where_quantities_differ(distance, level):
     assert heat.level(distance) == level
 
 
-def test_the_page_calls_different_what_the_search_calls_different():
-    pytest.importorskip("torch")
-    from parity.locate import TOLERANCE
-
-    assert heat.AGREES == TOLERANCE
-
-
 def test_many_steps_are_put_together_by_the_largest_distance():
     distances = {Node("", 0, 0, step, "h"): 1e-16 for step in range(1000)}
     distances[Node("", 0, 0, 777, "h")] = 0.25

@@ -7,10 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch_ref  # noqa: E402
-from parity import locate  # noqa: E402
 from parity.designed import FEATURES, HIDDEN, STEPS, LayerCall  # noqa: E402
-from parity.evidence import gather  # noqa: E402
-from parity.nodes import observe  # noqa: E402
+from parity.explaining import locate  # noqa: E402
+from parity.explaining.nodes import observe  # noqa: E402
+from parity.oracle.evidence import gather  # noqa: E402
 from parity.verdict import Node  # noqa: E402
 from tests.parity import planted  # noqa: E402
 

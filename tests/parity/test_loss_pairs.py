@@ -10,9 +10,9 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch")  # the catalogue of mistakes is written in it
 
 import jaxrnn  # noqa: E402
-from parity import losses  # noqa: E402
 from parity.cli.prove_losses import loss as command  # noqa: E402
-from parity.loss_probes import TASK_NAMES, TASKS, probes_of  # noqa: E402
+from parity.losses import judge as losses  # noqa: E402
+from parity.losses.probes import TASK_NAMES, TASKS, probes_of  # noqa: E402
 from parity.selftest import losses as mutants  # noqa: E402
 from parity.selftest.trial import run_trial  # noqa: E402
 

@@ -11,13 +11,15 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch")  # the catalogue of mistakes is written in it
 
 import jaxrnn  # noqa: E402
-from parity import optimizer_cases, optimizers, schedules  # noqa: E402
 from parity.cli.prove_optimizers import optim as command  # noqa: E402
 from parity.faults.optimizers import OPTIMIZERS, Circumstances  # noqa: E402
 from parity.faults.schedules import SCHEDULES  # noqa: E402
 from parity.longhand import optimizers as longhand  # noqa: E402
-from parity.oracle import OracleConflictError  # noqa: E402
-from parity.replay import NORMS, Replay, designed  # noqa: E402
+from parity.optimizers import cases as optimizer_cases  # noqa: E402
+from parity.optimizers import judge as optimizers  # noqa: E402
+from parity.optimizers.replay import NORMS, Replay, designed  # noqa: E402
+from parity.oracle.oracle import OracleConflictError  # noqa: E402
+from parity.schedules import judge as schedules  # noqa: E402
 from parity.selftest import optimizers as mutants  # noqa: E402
 from parity.selftest.trial import run_trial  # noqa: E402
 
@@ -39,7 +41,7 @@ TRIALS = [
 
 
 def make(text=ADAM):
-    from parity.optimizers_torch import from_text
+    from parity.optimizers.torch_side import from_text
 
     return from_text(text)
 

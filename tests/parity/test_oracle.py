@@ -8,8 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch_ref  # noqa: E402
-from parity import oracle, torch_side, weighing, witnesses  # noqa: E402
+from parity import weighing  # noqa: E402
 from parity.designed import FEATURES, HIDDEN, CellCall, LayerCall  # noqa: E402
+from parity.oracle import oracle, witnesses  # noqa: E402
+from parity.running import torch_side  # noqa: E402
 
 OPTIONS = {"num_layers": 2, "bidirectional": True, "batch_first": True}
 CALL = LayerCall(states=2, layers=2, directions=2, batch_first=True, ragged=True)

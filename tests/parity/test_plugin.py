@@ -308,7 +308,7 @@ def test_a_session_without_parity_tests_says_nothing_and_loads_no_framework(proj
 
     def test_other():
         assert "parity.pytest_plugin" in sys.modules
-        assert not {"jax", "torch", "flax", "optax", "rich", "parity.jax_side"} & set(sys.modules)
+        assert not {"jax", "torch", "flax", "optax", "rich", "parity.running.jax_side"} & set(sys.modules)
     """,
         apart=True,
     )

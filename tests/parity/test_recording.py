@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parity.recording import Values, recorded
+from parity.running.recording import Values, recorded
 
 
 def holds(values, number):

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from parity import diagnose
+from parity.explaining import diagnose
 from parity.faults import RECURRENT
 from parity.selftest import recurrent
 from parity.selftest.trial import run_trial

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from flax import nnx
 
 import jaxrnn
-from parity import training_cases
 from parity.cli.train_runs import train as command
-from parity.optimizers import OptimizerPair
-from parity.training import compare_training
-from parity.trajectory import LIMIT, judge_trajectory
+from parity.optimizers.judge import OptimizerPair
+from parity.training import cases as training_cases
+from parity.training.judge import compare_training
+from parity.training.trajectory import LIMIT, judge_trajectory
 
 STEPS = 40
 
@@ -112,7 +112,7 @@ def batches():
 
 def compare(optimizer, loss=jax_loss, steps=STEPS, **options):
     torch = pytest.importorskip("torch")
-    from parity.optimizers_torch import from_text
+    from parity.optimizers.torch_side import from_text
 
     class Line(torch.nn.Module):
         def __init__(self):

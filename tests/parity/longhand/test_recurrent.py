@@ -7,11 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from parity import torch_side, weighing  # noqa: E402
+from parity import weighing  # noqa: E402
 from parity.cases import CASES  # noqa: E402
-from parity.evidence import gather  # noqa: E402
 from parity.longhand import jax_modules, recurrent, surface, torch_modules  # noqa: E402
 from parity.longhand.recurrent import FAITHFUL, Call  # noqa: E402
+from parity.oracle.evidence import gather  # noqa: E402
+from parity.running import torch_side  # noqa: E402
 
 DRAWN = [case for case in CASES if not case.id.startswith("stocks")]
 FAST = ("lstm", "gru_resets", "peephole_lstm_cell")

@@ -20,7 +20,7 @@ from typing import Any
 
 from parity.cases import INSTALL
 from parity.environment import environment
-from parity.loss_probes import TASK_NAMES, TASKS, probes_of
+from parity.losses.probes import TASK_NAMES, TASKS, probes_of
 from parity.probe import Probe
 from parity.verdict import DIVERGENT, CaseResult, Report
 from parity.weighing import Judgement, put_in_words, try_probe
@@ -28,7 +28,7 @@ from parity.weighing import Judgement, put_in_words, try_probe
 
 def task_of(reference: Any) -> str | None:
     """Return what one of torch's losses is asked; None for any other."""
-    torchs = importlib.import_module("parity.functions_torch")
+    torchs = importlib.import_module("parity.running.functions_torch")
     return TASKS.get(torchs.name_of(torchs.as_module(reference)))
 
 
@@ -74,8 +74,8 @@ def judge_loss(
     progress: Callable[[], None] = lambda: None,
 ) -> CaseResult:
     """Put probes to both losses; where they diverge, say why."""
-    torchs = importlib.import_module("parity.functions_torch")
-    ours = importlib.import_module("parity.functions_jax")
+    torchs = importlib.import_module("parity.running.functions_torch")
+    ours = importlib.import_module("parity.running.functions_jax")
     loss = torchs.Loss(reference) if isinstance(reference, str) else torchs.as_module(reference)
     if probes is None:
         task = task or task_of(loss)
@@ -101,7 +101,7 @@ def conclude(id: str, summary: str, judgements: list[Judgement]) -> CaseResult:
     result = CaseResult(id, summary, tuple(judgement.comparison for judgement in judgements))
     if result.verdict != DIVERGENT:
         return result
-    from parity.loss_diagnosis import diagnose_losses
+    from parity.losses.diagnosis import diagnose_losses
 
     try:
         return dataclasses.replace(result, diagnosis=diagnose_losses(judgements))

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from parity import diagnose, torch_side
-from parity.diagnose import EXPLAINS, Answer
-from parity.functions_torch import Loss
+from parity.explaining import diagnose
+from parity.explaining.diagnose import EXPLAINS, Answer
 from parity.gates import Array, float64
+from parity.running import torch_side
+from parity.running.functions_torch import Loss
 from parity.trace import AMPLIFYING
 from parity.verdict import Diagnosis, Explanation
 from parity.weighing import Judgement

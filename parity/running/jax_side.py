@@ -16,7 +16,7 @@ from flax import nnx
 from jaxrnn import checkpoint, optim
 from parity.gates import Array
 from parity.probe import LEARNING_RATE, Probe
-from parity.recording import recorded
+from parity.running.recording import recorded
 from parity.trace import Entry, Trace, name_inputs, name_outputs, output_kind
 
 MATMUL_PRECISION = {"ieee": "highest", "tf32": "tensorfloat32"}

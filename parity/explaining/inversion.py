@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from parity import gates, torch_side
+from parity import gates
 from parity.faults.fitted import FAMILIES, Fitted, own_value
 from parity.faults.substitution import functions_called
 from parity.gates import Array
+from parity.running import torch_side
 from parity.verdict import Explanation
 
 if TYPE_CHECKING:
-    from parity.diagnose import Answer
+    from parity.explaining.diagnose import Answer
 
 KINDS = ("output", "state", "grad")
 EXPLAINS = 16.0  # times the semantic limit, as in `diagnose`
@@ -94,7 +95,7 @@ def _supposed(family: Fitted, answer: Answer, value: float) -> Mapping[str, Arra
 
 
 def _misfit(family: Fitted, answers: Sequence[Answer], value: float) -> float:
-    from parity.diagnose import misfit
+    from parity.explaining.diagnose import misfit
 
     return max(misfit(answer, _supposed(family, answer, value)) for answer in answers)
 
@@ -109,7 +110,7 @@ def _shortest(family: Fitted, answers: Sequence[Answer], value: float) -> float:
 
 
 def _distance_from_oracle(answer: Answer) -> float:
-    from parity.diagnose import misfit
+    from parity.explaining.diagnose import misfit
 
     distance = misfit(answer, answer.evidence.oracle.of_kind(*KINDS))
     return distance if np.isfinite(distance) else -1.0
@@ -149,7 +150,7 @@ def _differs(answer: Answer, name: str) -> bool:
 
 
 def _distance(answer: Answer, name: str, supposed: Array) -> float:
-    from parity.diagnose import Limits
+    from parity.explaining.diagnose import Limits
 
     return Limits(answer.evidence).distance(name, answer.candidate[name], supposed)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UPDATES = 60
 BASE = 0.3  # the learning rate from which torch's schedulers start
-EXPLAINS = 16.0  # times the semantic limit, as in parity.diagnose
+EXPLAINS = 16.0  # times the semantic limit, as in parity.explaining.diagnose
 
 
 def metrics(updates: int = UPDATES) -> Array:
@@ -73,8 +73,8 @@ def judge_schedule(
     started = time.perf_counter()
     summary = f"{candidate if isinstance(candidate, str) else 'candidate'} against {reference}"
     try:
-        torchs = importlib.import_module("parity.schedules_torch")
-        ours = importlib.import_module("parity.schedules_jax")
+        torchs = importlib.import_module("parity.schedules.torch_side")
+        ours = importlib.import_module("parity.schedules.jax_side")
         # One more than is compared, for hypotheses that are ahead by one.
         oracle = torchs.rates(reference, BASE, updates, metrics(updates), key)
         made = ours.from_text(candidate) if isinstance(candidate, str) else candidate

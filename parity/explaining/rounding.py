@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity import gates, torch_side
-from parity.evidence import Evidence
+from parity import gates
 from parity.faults.numerics import NUMERIC, Numeric
 from parity.faults.substitution import functions_called
 from parity.gates import Array
 from parity.longhand.torch_modules import recurrent_parts
+from parity.oracle.evidence import Evidence
+from parity.running import torch_side
 from parity.trace import Trace
 from parity.verdict import Diagnosis, Explanation, TensorResult
 from parity.weighing import Judgement

@@ -1,9 +1,9 @@
 """Finds where a candidate leaves the reference: the first layer, direction, step and gate that differ.
 
-The candidate needs no hooks. Every number that it computes is recorded (`parity.recording`), and each quantity of
-the reference (`parity.nodes`) is looked up among them: it is *present* if all its values are. What the candidate
-calls it, how it is laid out, fused or stacked, does not matter. A quantity that is absent, while all that it is
-computed from is present, is where the two part.
+The candidate needs no hooks. Every number that it computes is recorded (`parity.running.recording`), and each
+quantity of the reference (`parity.explaining.nodes`) is looked up among them: it is *present* if all its values
+are. What the candidate calls it, how it is laid out, fused or stacked, does not matter. A quantity that is absent, while
+all that it is computed from is present, is where the two part.
 
 A candidate may be right and yet never hold some quantity, because it computes what follows in another way. Such a
 quantity is *vouched for* by what follows from it and is present.
@@ -14,17 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from parity.evidence import Evidence
-from parity.forcing import UserStep, forced_steps
+from parity.explaining.forcing import UserStep, forced_steps
+from parity.explaining.nodes import Observed, observe
 from parity.gates import Array, rms
-from parity.jax_side import record
-from parity.nodes import Observed, observe
-from parity.recording import Values
-from parity.verdict import Divergence, Node
+from parity.oracle.evidence import Evidence
+from parity.running.jax_side import record
+from parity.running.recording import Values
+from parity.verdict import AGREES, Divergence, Node
 
 Sources = Callable[[Node], Iterable[Node]]
-
-TOLERANCE = 1e-9  # of a quantity's size; two honest float64 runs are apart by 1e-13
 
 
 def first_divergence(
@@ -57,7 +55,7 @@ def first_divergence(
 
 def _first_in_step(distances: Mapping[Node, float], sources: Sources) -> tuple[Node, ...]:
     """Return what differs in a step although all that it follows from in this step agrees."""
-    differing = {node for node, distance in distances.items() if not distance <= TOLERANCE}
+    differing = {node for node, distance in distances.items() if not distance <= AGREES}
     return tuple(
         node
         for node in distances
@@ -69,7 +67,7 @@ def _roots(
     quantities: Mapping[Node, Array], distances: Mapping[Node, float], observed: Observed, sources: Sources
 ) -> tuple[Node, ...]:
     """Return what is absent although all that it follows from is present or vouched for."""
-    present = {node for node, distance in distances.items() if distance <= TOLERANCE}
+    present = {node for node, distance in distances.items() if distance <= AGREES}
     # Nothing but zeros is found everywhere, and vouches for nothing.
     telling = (node for node in present if quantities[node][observed.rows[node[:4]]].any())
     sound = present | {source for node in telling for source in sources(node)}

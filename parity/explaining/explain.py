@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from parity import diagnose, locate
+from parity.explaining import diagnose, locate
+from parity.explaining.rounding import diagnose_numeric
 from parity.faults.mapping import diagnose_parameters
-from parity.rounding import diagnose_numeric
 from parity.verdict import DIVERGENT, CaseResult, Comparison, Diagnosis
 from parity.weighing import Judgement, side_of
 
@@ -19,7 +19,7 @@ def explain(result: CaseResult, candidate: Any, judgements: Sequence[Judgement])
     if not judged:
         return result
     guilty = next((j for j in judged if semantically_divergent(j.comparison)), None)
-    if guilty and guilty.evidence and side_of(candidate).__name__ == "parity.jax_side":
+    if guilty and guilty.evidence and side_of(candidate).__name__ == "parity.running.jax_side":
         found = locate.first_divergence(candidate, guilty.evidence)
         result = dataclasses.replace(result, first_divergence=found)
     return dataclasses.replace(result, diagnosis=name(judged))

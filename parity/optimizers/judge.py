@@ -26,13 +26,13 @@ from parity.environment import environment
 from parity.gates import PRECISIONS, U64, Array, ReferenceError
 from parity.longhand import optimizers as longhand
 from parity.longhand.optimizers import Setup
-from parity.replay import Replay, designed
+from parity.optimizers.replay import Replay, designed
 from parity.verdict import DIVERGENT, EQUIVALENT, CaseResult, Comparison, Report, TensorResult, worst
 from parity.weighing import put_in_words
 
 if TYPE_CHECKING:
-    from parity.optimizers_jax import Candidate
-    from parity.optimizers_torch import Factory
+    from parity.optimizers.jax_side import Candidate
+    from parity.optimizers.torch_side import Factory
 
 DRAWS = 4  # of the reference's rounding errors, beside its own; elementwise arithmetic amplifies none
 # torch and the equations in 80 bits are apart by at most 6e-11 (RAdam with coupled decay), unless one is wrong.
@@ -54,19 +54,17 @@ class OptimizerPair:
 
     def run(self, replay: Replay, dtype: str, moved: int = 0) -> dict[str, Array]:
         """Return every parameter after every step."""
-        from parity import optimizers_torch
+        from parity.optimizers import torch_side
 
-        return optimizers_torch.run(
+        return torch_side.run(
             self.make, replay, dtype, clip_norm=self.clip_norm, clip_value=self.clip_value, moved=moved
         )
 
     def setup(self, replay: Replay) -> Setup | None:
         """Return how the optimizer is built, where it is one of torch's."""
-        from parity import optimizers_torch
+        from parity.optimizers import torch_side
 
-        return optimizers_torch.setup_of(
-            self.make, replay, clip_norm=self.clip_norm, clip_value=self.clip_value
-        )
+        return torch_side.setup_of(self.make, replay, clip_norm=self.clip_norm, clip_value=self.clip_value)
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def _require_agreement(kind: str, oracle: Run, exact: Run) -> None:
         sizes = np.maximum(rms_of_steps(value), 1e-3 * gates.rms(value))
         apart = rms_of_steps(np.asarray(exact[name] - value, np.float64))
         if not np.all(apart <= CONFLICT * sizes):
-            from parity.oracle import OracleConflictError
+            from parity.oracle.oracle import OracleConflictError
 
             raise OracleConflictError(
                 f"ORACLE CONFLICT: torch.optim.{kind} and its equations in parity.longhand.optimizers disagree on "
@@ -204,14 +202,14 @@ class Judgement:
 
 def weigh(candidate: Candidate, evidence: OptimizerEvidence) -> Judgement:
     """Play the same gradients to a candidate and compare every step."""
-    from parity import optimizers_jax
+    from parity.optimizers import jax_side
 
     replay = evidence.replay
     started = time.perf_counter()
-    found, found64 = (optimizers_jax.run(candidate, replay, dtype) for dtype in ("float32", "float64"))
+    found, found64 = (jax_side.run(candidate, replay, dtype) for dtype in ("float32", "float64"))
     tensors = _judge(evidence, found, found64)
     notes: tuple[str, ...] = ()
-    if optimizers_jax.is_transformation(candidate):
+    if jax_side.is_transformation(candidate):
         notes = ("learning rates that change: the candidate's is fixed; pass a function of the rate",)
     comparison = Comparison(
         replay.name,
@@ -291,9 +289,9 @@ def judge_pair(
     progress: Callable[[], None] = lambda: None,
 ) -> CaseResult:
     """Play gradients to both optimizers; where they diverge, say why."""
-    from parity import optimizers_jax
+    from parity.optimizers import jax_side
 
-    fixed = optimizers_jax.is_transformation(candidate)
+    fixed = jax_side.is_transformation(candidate)
     judgements = []
     for replay in replays:
         judgements.append(_try(candidate, reference, replay.steady() if fixed else replay))
@@ -313,7 +311,7 @@ def conclude(id: str, summary: str, judgements: list[Judgement]) -> CaseResult:
     result = CaseResult(id, summary, tuple(judgement.comparison for judgement in judgements))
     if result.verdict != DIVERGENT:
         return result
-    from parity.optimizer_diagnosis import diagnose
+    from parity.optimizers.diagnosis import diagnose
 
     try:
         return dataclasses.replace(result, diagnosis=diagnose(judgements))

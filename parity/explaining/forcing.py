@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 
 from jaxrnn.cells import Cell, advance
-from parity.evidence import Evidence
+from parity.explaining.nodes import Observed, Step
 from parity.gates import Array
-from parity.jax_side import in_float64
 from parity.longhand import jax_arrays, recurrent, surface, torch_modules
 from parity.longhand.recurrent import Network, Place
-from parity.nodes import Observed, Step
-from parity.recording import recorded
+from parity.oracle.evidence import Evidence
+from parity.running.jax_side import in_float64
+from parity.running.recording import recorded
 
 State = dict[str, jax.Array]
 Params = Mapping[str, Any]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from parity import gates, torch_side
+from parity import gates
 from parity.compare import compare_arrays, reference_errors
 from parity.gates import Array, ReferenceError
+from parity.oracle.witnesses import Testimony, testimonies
 from parity.probe import Probe, jittered
+from parity.running import torch_side
 from parity.trace import AMPLIFYING, Trace
 from parity.verdict import DIVERGENT
-from parity.witnesses import Testimony, testimonies
 
 # An honest candidate exceeds 4 times the largest of nine normal draws in one case of 100 000 (of two: one of 6).
 DRAWS = 8

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from parity import onnx_runtime, torch_side
 from parity.gates import Array, is_float
 from parity.longhand import recurrent, surface, torch_modules
 from parity.longhand.recurrent import FAITHFUL, Call, Network
+from parity.oracle import onnx_runtime
 from parity.probe import Probe
+from parity.running import torch_side
 from parity.trace import map_leaves
 
 _TWINS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")

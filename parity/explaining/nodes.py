@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity import torch_side
-from parity.evidence import Evidence
 from parity.gates import Array
 from parity.longhand import recurrent, surface, torch_modules
 from parity.longhand.recurrent import FAITHFUL, Network, Params, Place, Recipe
+from parity.oracle.evidence import Evidence
+from parity.running import torch_side
 from parity.verdict import Node
 
 Step = tuple[str, int, int, int]  # part, layer, direction, step: a node without its quantity

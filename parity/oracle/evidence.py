@@ -9,10 +9,11 @@ from functools import cached_property
 
 from torch import nn
 
-from parity import gates, torch_side
-from parity import oracle as oracles
+from parity import gates
 from parity.gates import Array, Quartet, ReferenceError
+from parity.oracle import oracle as oracles
 from parity.probe import Probe, parameter_names
+from parity.running import torch_side
 from parity.trace import AMPLIFYING, Trace
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxrnn import checkpoint
 from parity.gates import Array
-from parity.optimizers_jax import is_transformation
+from parity.optimizers.jax_side import is_transformation
 
 Loss = Callable[[nnx.Module, Any], jax.Array]  # (model, batch) -> scalar
 
@@ -62,7 +62,7 @@ def forced(
 
     Whatever an optimizer remembers, in whatever form, it has from gradients: given the recorded ones it comes
     to the state that the recorded run's optimizer is in, and none of it has to be translated. Returns what
-    `training_torch.forced` does.
+    `parity.training.torch_side.forced` does.
     """
     with _computing(dtype):
         steps = max(checked) + 1

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from parity.gates import PRECISIONS, Array
-from parity.optimizers import OptimizerPair
+from parity.optimizers.judge import OptimizerPair
 from parity.probe import JITTER
 from parity.trace import map_leaves
 

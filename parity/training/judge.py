@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from parity import optimizers
 from parity.compare import compare_arrays, reference_errors, tiers_of
 from parity.gates import Array
 from parity.longhand import optimizers as longhand
-from parity.optimizers import OptimizerPair
-from parity.replay import Replay
-from parity.trajectory import LIMIT, SHORTEST, Trajectory, judge_trajectory
+from parity.optimizers import judge as optimizers
+from parity.optimizers.judge import OptimizerPair
+from parity.optimizers.replay import Replay
+from parity.training.trajectory import LIMIT, SHORTEST, Trajectory, judge_trajectory
 from parity.verdict import (
     DIVERGENT,
     EQUIVALENT,
@@ -213,11 +213,11 @@ class _Runs:
 
     @property
     def torchs(self) -> Any:
-        return importlib.import_module("parity.training_torch")
+        return importlib.import_module("parity.training.torch_side")
 
     @property
     def ours(self) -> Any:
-        return importlib.import_module("parity.training_jax")
+        return importlib.import_module("parity.training.jax_side")
 
     @property
     def weights(self) -> dict[str, Array]:

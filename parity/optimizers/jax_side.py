@@ -16,7 +16,7 @@ import optax
 
 from jaxrnn import optim
 from parity.gates import Array
-from parity.replay import Replay
+from parity.optimizers.replay import Replay
 from parity.specs import Call, attribute, parse
 
 # A transformation, or what makes one of a learning rate: a function of the update's number.
@@ -57,7 +57,7 @@ def from_text(text: str) -> Candidate:
 
 
 def grouped(text: str, groups: Mapping[str, Mapping[str, Any]], frozen: Collection[str] = ()) -> Candidate:
-    """Return a transformation with parameter groups, as `optimizers_torch.grouped` has them."""
+    """Return a transformation with parameter groups, as `parity.optimizers.torch_side.grouped` has them."""
     call, lookup = parse(text), functools.partial(attribute, ROOTS)
 
     def label(name: str) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.cases import INSTALL
-from parity.optimizers import OptimizerPair, judge_pair
-from parity.replay import designed
+from parity.optimizers.judge import OptimizerPair, judge_pair
+from parity.optimizers.replay import designed
 from parity.verdict import CaseResult
 from parity.weighing import put_in_words
 
@@ -43,7 +43,7 @@ class OptimizerCase:
 
     def pair(self) -> OptimizerPair:
         """Return the reference."""
-        torchs = importlib.import_module("parity.optimizers_torch")
+        torchs = importlib.import_module("parity.optimizers.torch_side")
         if self.groups or self.frozen:
             make = torchs.grouped(self.reference, self.groups, self.frozen)
         else:
@@ -52,7 +52,7 @@ class OptimizerCase:
 
     def build(self) -> Any:
         """Return the candidate."""
-        ours = importlib.import_module("parity.optimizers_jax")
+        ours = importlib.import_module("parity.optimizers.jax_side")
         if self.groups or self.frozen:
             return ours.grouped(self.candidate, self.groups, self.frozen)
         return ours.from_text(self.candidate)

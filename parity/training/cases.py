@@ -11,8 +11,8 @@ import numpy as np
 
 from parity.cases import INSTALL
 from parity.gates import Array
-from parity.optimizers import OptimizerPair
-from parity.training import Progress, TrainingResult, compare_training
+from parity.optimizers.judge import OptimizerPair
+from parity.training.judge import Progress, TrainingResult, compare_training
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def judge_case(
     """Judge one row; `candidate`, where given, is the optimizer in place of the case's own, or a call of it."""
     if importlib.util.find_spec("torch") is None:
         return TrainingResult(case.id, case.summary, not_run=f"torch not installed; {INSTALL['torch']}")
-    torchs = importlib.import_module("parity.training_subjects_torch")
-    ours = importlib.import_module("parity.training_subjects_jax")
+    torchs = importlib.import_module("parity.training.subjects_torch")
+    ours = importlib.import_module("parity.training.subjects_jax")
     sizes = (FEATURES, case.hidden, 1, PREDICTED)
     optimizer = case.candidate if candidate is None else candidate
     if isinstance(optimizer, str):
-        optimizer = importlib.import_module("parity.optimizers_jax").from_text(optimizer)
-    make = importlib.import_module("parity.optimizers_torch").from_text(case.reference)
+        optimizer = importlib.import_module("parity.optimizers.jax_side").from_text(optimizer)
+    make = importlib.import_module("parity.optimizers.torch_side").from_text(case.reference)
     return compare_training(
         ours.forecaster(case.kind, sizes),
         torchs.forecaster(case.kind, sizes, seed),

@@ -15,13 +15,14 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from parity import gates, torch_side
-from parity.evidence import Evidence
+from parity import gates
 from parity.faults import FUNCTIONS, RECURRENT, Fault, parameters, sites
 from parity.faults.substitution import functions_called
 from parity.gates import Array
 from parity.longhand import surface, torch_modules
 from parity.longhand.recurrent import Network, Place
+from parity.oracle.evidence import Evidence
+from parity.running import torch_side
 from parity.trace import AMPLIFYING, Trace
 from parity.verdict import Diagnosis, Explanation
 
@@ -71,7 +72,7 @@ class Dictionary:
 
 def diagnose(answers: Sequence[Answer], dictionary: Dictionary | None = None) -> Diagnosis | None:
     """Return what explains a candidate's answers; None where there is no hypothesis about the model at all."""
-    from parity import inversion
+    from parity.explaining import inversion
 
     dictionary = dictionary or Dictionary()
     evidence = answers[0].evidence

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from parity.gates import Array
-from parity.optimizers_jax import ROOTS, is_transformation
+from parity.optimizers.jax_side import ROOTS, is_transformation
 from parity.specs import attribute, parse
 
 

@@ -12,7 +12,7 @@ import torch
 
 from parity.gates import Array
 from parity.longhand.optimizers import RULES, Group, Setup
-from parity.replay import Replay
+from parity.optimizers.replay import Replay
 from parity.specs import attribute, parse, require_literals
 
 Parameters = Mapping[str, torch.nn.Parameter]

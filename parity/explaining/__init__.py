@@ -1,0 +1,1 @@
+"""What a divergence means: where the candidate leaves the reference, and which mistake that is."""

@@ -1,0 +1,1 @@
+"""Are two learning rate schedules the same?"""
