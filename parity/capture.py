@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parity.compare import misfitting
 from parity.dumps import (
     CANDIDATE,
     REFERENCE,
@@ -19,7 +20,6 @@ from parity.dumps import (
     DumpError,
     Writer,
     cotangents,
-    misfits,
     packed,
     read,
     writing,
@@ -132,7 +132,7 @@ def _attempt(
         {name: value.shape for name, value in ours.parameters(candidate).items()},
         ours.paths(candidate),
     )
-    if misfits(shapes, weights, paths):
+    if misfitting(shapes, {name: array.shape for name, array in weights.items()}, paths):
         return {"name": probe.name, "seconds": 0.0, "parameters": shapes, "paths": paths, "files": {}}
     if not own_weights:
         candidate = ours.with_weights(candidate, weights)

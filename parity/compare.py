@@ -22,8 +22,8 @@ under test, the oracle `o` (the reference in float64) and `c64` (the candidate i
   last place, 1.08 by rms; torch's by 0.5 and 0.29. A saturated network is made of little else, so that an honest
   port is up to 3.7 times (rms) and 9 times (largest element) less accurate. The largest seen in 100 102 honest
   tensors are 3.9 and 4.9 (`benchmarks/results/parity_null_run.json`); the smallest bug of the catalogue is at 200.
-  Without the floor of 4u a tensor in which the reference happens to be
-  almost exact raises false alarms. The gate is one-sided: a candidate more accurate than the reference passes.
+  Without the floor of 4u a tensor in which the reference happens to be almost exact raises false alarms. The gate
+  is one-sided: a candidate more accurate than the reference passes.
 
 Both tiers measure the candidate by the reference's own error, which is itself one draw of a random number: where
 one early rounding error is amplified and dominates a whole gradient, the ratio of two such draws has no variance.
@@ -109,6 +109,22 @@ def compare_arrays(
             message = "unexpected: the reference has no array of this name"
             results.append(_misnamed("-", paths.get(name, name), kind, candidate[name], message))
     return tuple(results)
+
+
+def misfitting(
+    candidate: Mapping[str, Sequence[int]],
+    reference: Mapping[str, Sequence[int]],
+    candidate_names: Mapping[str, str],
+) -> tuple[TensorResult, ...]:
+    """Return the parameters, given by their shapes, that fit one side only: with these, nothing can be run."""
+    ours, theirs = (
+        {name: np.zeros(tuple(shape), np.float32) for name, shape in shapes.items()}
+        for shapes in (candidate, reference)
+    )
+    results = compare_arrays(
+        ours, theirs, kinds=dict.fromkeys({**ours, **theirs}, "param"), candidate_names=candidate_names
+    )
+    return tuple(result for result in results if result.verdict == DIVERGENT)
 
 
 def compare_traces(

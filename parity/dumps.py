@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare import compare_arrays, compare_traces
+from parity.compare import compare_traces, misfitting
 from parity.environment import environment
 from parity.gates import Array, ReferenceError, is_float
 from parity.probe import Probe
@@ -277,19 +277,6 @@ def compare_dumps(candidate: str | Path, reference: str | Path) -> Report:
     return Report(cases, _environment(ours, theirs), time.perf_counter() - started)
 
 
-def misfits(
-    shapes: Mapping[str, Sequence[int]], weights: Mapping[str, Array], paths: Mapping[str, str]
-) -> tuple[TensorResult, ...]:
-    """Return the parameters whose names or shapes fit one side only; where there are any, nothing can be run."""
-    results = compare_arrays(
-        {name: np.zeros(tuple(shape), np.float32) for name, shape in shapes.items()},
-        {name: np.zeros(array.shape, np.float32) for name, array in weights.items()},
-        kinds=dict.fromkeys({**shapes, **weights}, "param"),
-        candidate_names=paths,
-    )
-    return tuple(result for result in results if result.verdict == DIVERGENT)
-
-
 def _judged(ours: Dump, theirs: Dump, mine: Mapping[str, Any], their: Mapping[str, Any]) -> CaseResult:
     pairs = zip(mine["probes"], their["probes"], strict=True)
     result = CaseResult(
@@ -304,8 +291,8 @@ def _compared(ours: Dump, theirs: Dump, mine: Mapping[str, Any], their: Mapping[
     """Compare the answers to one probe."""
     probe, measured = theirs.probe(their), theirs.trace(their, "measured")
     if "parameters" in mine:
-        weights = measured.of_kind("param")
-        found = misfits(mine["parameters"], weights, mine["paths"])
+        weights = {name: array.shape for name, array in measured.of_kind("param").items()}
+        found = misfitting(mine["parameters"], weights, mine["paths"])
         note = "the models cannot hold the same weights, so they were not run"
         return Comparison(probe.name, found, len(weights), notes=(note,), probe=probe.describe())
     c, c64 = ours.trace(mine, "measured"), ours.trace(mine, "measured64")

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from parity.compare import candidate_errors, compare_arrays, compare_traces
+from parity.compare import candidate_errors, compare_traces, misfitting
 from parity.probe import Probe
 from parity.trace import AMPLIFYING, Trace
 from parity.verdict import DIVERGENT, Comparison, TensorResult
@@ -44,7 +42,7 @@ def try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
 
 
 def _try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
-    misfits = misfitting_weights(candidate, reference)
+    misfits = _misfitting_weights(candidate, reference)
     if misfits:
         expected = len(side_of(reference).parameters(reference))
         note = "the models cannot hold the same weights, so they were not run"
@@ -130,17 +128,13 @@ def require_models(candidate: Any, reference: Any) -> None:
         )
 
 
-def misfitting_weights(candidate: Any, reference: Any) -> tuple[TensorResult, ...]:
-    """Return the parameters whose names or shapes fit one side only; where there are any, nothing can be run."""
+def _misfitting_weights(candidate: Any, reference: Any) -> tuple[TensorResult, ...]:
     ours, theirs = side_of(candidate), side_of(reference)
-    mine, wanted = ours.parameters(candidate), theirs.parameters(reference)
-    results = compare_arrays(
-        {name: np.zeros(array.shape, np.float32) for name, array in mine.items()},
-        {name: np.zeros(array.shape, np.float32) for name, array in wanted.items()},
-        kinds=dict.fromkeys({**mine, **wanted}, "param"),
-        candidate_names=ours.paths(candidate),
+    mine, wanted = (
+        {name: array.shape for name, array in side.parameters(model).items()}
+        for side, model in ((ours, candidate), (theirs, reference))
     )
-    return tuple(result for result in results if result.verdict == DIVERGENT)
+    return misfitting(mine, wanted, ours.paths(candidate))
 
 
 def put_in_words(error: Exception) -> str:

@@ -2,8 +2,8 @@
 
 The candidate needs no hooks. Every number that it computes is recorded (`parity.running.recording`), and each
 quantity of the reference (`parity.explaining.nodes`) is looked up among them: it is *present* if all its values
-are. What the candidate calls it, how it is laid out, fused or stacked, does not matter. A quantity that is absent, while
-all that it is computed from is present, is where the two part.
+are. What the candidate calls it, how it is laid out, fused or stacked, does not matter. A quantity that is absent,
+while all that it is computed from is present, is where the two part.
 
 A candidate may be right and yet never hold some quantity, because it computes what follows in another way. Such a
 quantity is *vouched for* by what follows from it and is present.
