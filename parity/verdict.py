@@ -20,6 +20,9 @@ DIVERGENT = "DIVERGENT"  # at least one array is not what the reference computes
 ERROR = "ERROR"  # the harness could not judge
 NOT_RUN = "NOT RUN"  # a case whose packages are missing; never counts as a pass
 
+EXPLAINS = (
+    16.0  # times a limit, between a candidate and what explains it; honest pairs: 0.4, wrong names: 1e4
+)
 AGREES = 1e-9  # of a quantity's size: less apart is the same; two honest float64 runs are apart by 1e-13
 
 _SEVERITY = (EQUIVALENT, NOT_RUN, INCONCLUSIVE, DIVERGENT, ERROR)
@@ -199,7 +202,7 @@ class Explanation:
     id: str  # of the fault, for instance "L06"
     name: str
     fix: str
-    misfit: float  # distance from the candidate, in units of the semantic limit; at most 16 explains it
+    misfit: float  # distance from the candidate, in units of the semantic limit; at most EXPLAINS explains it
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,17 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from parity import gates
+from parity.explaining import inversion
+from parity.explaining.misfit import Answer, misfit
 from parity.faults import FUNCTIONS, RECURRENT, Fault, parameters, sites
-from parity.faults.substitution import functions_called
 from parity.gates import Array
 from parity.longhand import surface, torch_modules
 from parity.longhand.recurrent import Network, Place
 from parity.oracle.evidence import Evidence
 from parity.running import torch_side
-from parity.trace import AMPLIFYING, Trace
-from parity.verdict import Diagnosis, Explanation
+from parity.trace import AMPLIFYING
+from parity.verdict import EXPLAINS, Diagnosis, Explanation
 
-EXPLAINS = (
-    16.0  # times the semantic limit; honest pairs stay below 0.4, the nearest wrong hypothesis above 1e4
-)
 PATIENCE = 20.0  # seconds for the second round of hypotheses
 
 
@@ -42,24 +39,16 @@ class Hypothesis:
     plant: Callable[[nn.Module], nn.Module] = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a candidate answered to one probe, in float64, and what the reference says of it."""
-
-    evidence: Evidence
-    candidate: Trace
-
-
 class Dictionary:
     """The traces of hypotheses, each computed once per probe, for any number of candidates."""
 
     def __init__(self) -> None:
-        self._traces: dict[tuple[int, str], Mapping[str, Array] | None] = {}
+        self._traces: dict[tuple[int, Hypothesis], Mapping[str, Array] | None] = {}
         self._kept: list[Evidence] = []  # so that no id is used twice
 
     def trace(self, hypothesis: Hypothesis, evidence: Evidence) -> Mapping[str, Array] | None:
         """Return what the reference would answer with this mistake; None if it could not be run."""
-        key = (id(evidence), hypothesis.name)
+        key = (id(evidence), hypothesis)
         if key not in self._traces:
             self._kept.append(evidence)
             try:
@@ -72,8 +61,6 @@ class Dictionary:
 
 def diagnose(answers: Sequence[Answer], dictionary: Dictionary | None = None) -> Diagnosis | None:
     """Return what explains a candidate's answers; None where there is no hypothesis about the model at all."""
-    from parity.explaining import inversion
-
     dictionary = dictionary or Dictionary()
     evidence = answers[0].evidence
     if max(misfit(answer, answer.evidence.oracle.of_kind(*AMPLIFYING)) for answer in answers) <= EXPLAINS:
@@ -138,45 +125,6 @@ def worst_misfit(hypothesis: Hypothesis, answers: Sequence[Answer], dictionary: 
     return worst
 
 
-def misfit(answer: Answer, supposed: Mapping[str, Array]) -> float:
-    """Return the largest distance of any array, as a multiple of its limit; infinite where shapes differ."""
-    found = answer.candidate.of_kind(*AMPLIFYING)
-    if set(found) != set(supposed):
-        return np.inf
-    limits = Limits(answer.evidence)
-    return max((limits.distance(name, found[name], supposed[name]) for name in found), default=np.inf)
-
-
-class Limits:
-    """The semantic limits of one probe's arrays."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-
-    def distance(self, name: str, found: Array, supposed: Array) -> float:
-        """Return how far two arrays are apart, as a multiple of the limit; infinite where shapes differ."""
-        if found.shape != supposed.shape:
-            return np.inf
-        places = np.isfinite(supposed)
-        if not np.array_equal(places, np.isfinite(found)):
-            return np.inf
-        found, supposed = gates.float64(found)[places], gates.float64(supposed)[places]
-        scale = max(gates.rms(supposed), self.size(name))
-        error = gates.rms(found - supposed)
-        if error == 0.0 or scale == 0.0:
-            return 0.0 if error == 0.0 else np.inf
-        return error / scale / self.limit(name)
-
-    def size(self, name: str) -> float:
-        """Return what a supposed zero is judged by: the size of what the oracle has in its place."""
-        oracle = self.evidence.oracle.get(name)
-        return 0.0 if oracle is None else 0.1 * gates.rms(gates.float64(oracle[np.isfinite(oracle)]))
-
-    def limit(self, name: str) -> float:
-        """Return the semantic limit of an array."""
-        return self.evidence.limits.get(name, gates.SEMANTIC_FLOOR * gates.U64)
-
-
 # Hypotheses -----------------------------------------------------------------------------------------------
 
 
@@ -186,18 +134,14 @@ def hypotheses(evidence: Evidence) -> Iterator[Hypothesis]:
     for fault in RECURRENT:
         if any(map(fault.possible, networks)):
             yield _hypothesis(fault)
-    if surface.recurrent_name(evidence.model) is not None:
-        return  # a recurrent layer by itself: what functions it calls is its own affair, and told above
-    called = functions_called(partial(torch_side.run, evidence.model, evidence.probe, evidence.probe.dtype))
     for substitution in FUNCTIONS:
-        if called.intersection(substitution.functions):
+        if evidence.functions.intersection(substitution.functions):
             yield Hypothesis(substitution.id, substitution.name, substitution.fix, substitution.plant)
 
 
 def local_hypotheses(evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield mistakes in reading one parameter, and those that are made in one line of the model only."""
-    run = partial(torch_side.run, evidence.model, evidence.probe, evidence.probe.dtype)
-    for fault in (*parameters.faults(evidence.model), *sites.faults(run, FUNCTIONS)):
+    for fault in (*parameters.faults(evidence.model), *sites.faults(evidence.answer, FUNCTIONS)):
         yield Hypothesis(fault.id, fault.name, fault.fix, fault.plant)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from parity.explaining import diagnose, locate
+from parity.explaining.misfit import Answer
 from parity.explaining.rounding import diagnose_numeric
 from parity.faults.mapping import diagnose_parameters
 from parity.verdict import DIVERGENT, CaseResult, Comparison, Diagnosis
@@ -38,7 +39,7 @@ def name(judgements: Sequence[Judgement], dictionary: diagnose.Dictionary | None
     if not guilty or _only_dtypes(guilty):
         return diagnose_numeric(judgements)
     answers = [
-        diagnose.Answer(judgement.evidence, judgement.trace64)
+        Answer(judgement.evidence, judgement.trace64)
         for judgement in judgements
         if judgement.evidence is not None and judgement.trace64 is not None
     ]

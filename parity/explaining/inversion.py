@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity import gates
+from parity.explaining.misfit import Answer, Limits, misfit
 from parity.faults.fitted import FAMILIES, Fitted, own_value
-from parity.faults.substitution import functions_called
 from parity.gates import Array
 from parity.running import torch_side
-from parity.verdict import Explanation
+from parity.trace import AMPLIFYING
+from parity.verdict import EXPLAINS, Explanation
 
-if TYPE_CHECKING:
-    from parity.explaining.diagnose import Answer
-
-KINDS = ("output", "state", "grad")
-EXPLAINS = 16.0  # times the semantic limit, as in `diagnose`
 LARGEST_ROLL = 64  # steps by which an axis is tried to be rolled
 
 
@@ -36,13 +31,12 @@ LARGEST_ROLL = 64  # steps by which an axis is tried to be rolled
 def fits(answers: Sequence[Answer]) -> list[Explanation]:
     """Return the families of faults of which one member, with its number, explains every answer."""
     evidence = answers[0].evidence
-    run = partial(torch_side.run, evidence.model, evidence.probe, evidence.probe.dtype)
-    called = functions_called(run)
-    found = [_fit(family, answers, run) for family in FAMILIES if called.intersection(family.functions)]
+    possible = (family for family in FAMILIES if evidence.functions.intersection(family.functions))
+    found = [_fit(family, answers) for family in possible]
     return [explanation for explanation in found if explanation is not None]
 
 
-def _fit(family: Fitted, answers: Sequence[Answer], run: Callable[[], Any]) -> Explanation | None:
+def _fit(family: Fitted, answers: Sequence[Answer]) -> Explanation | None:
     from scipy import optimize
 
     clearest = max(answers, key=_distance_from_oracle)
@@ -62,18 +56,18 @@ def _fit(family: Fitted, answers: Sequence[Answer], run: Callable[[], Any]) -> E
         )
         best = float(solved.x[0])
     value = _shortest(family, answers, family.decoded(best))
-    misfit = _misfit(family, answers, value)
-    if not misfit <= EXPLAINS:
+    distance = _misfit(family, answers, value)
+    if not distance <= EXPLAINS:
         return None
-    own = own_value(family, run)
+    own = own_value(family, answers[0].evidence.answer)
     instead = "" if own is None else f" instead of {own:g}"
-    return Explanation(family.id, f"{family.what} is {value:g}{instead}", family.fix, misfit)
+    return Explanation(family.id, f"{family.what} is {value:g}{instead}", family.fix, distance)
 
 
 def _residuals(family: Fitted, answer: Answer, value: float) -> Array:
     """Return how far the hypothesis is from the candidate, each array in units of its size."""
     supposed = _supposed(family, answer, value)
-    found = answer.candidate.of_kind(*KINDS)
+    found = answer.candidate.of_kind(*AMPLIFYING)
     parts = []
     for name, array in found.items():
         other = supposed.get(name)
@@ -91,12 +85,10 @@ def _supposed(family: Fitted, answer: Answer, value: float) -> Mapping[str, Arra
         trace = torch_side.run(family.make(value).plant(evidence.model), evidence.probe, "float64")
     except Exception:  # such a number may well be impossible; then it is not the explanation
         return {}
-    return trace.of_kind(*KINDS)
+    return trace.of_kind(*AMPLIFYING)
 
 
 def _misfit(family: Fitted, answers: Sequence[Answer], value: float) -> float:
-    from parity.explaining.diagnose import misfit
-
     return max(misfit(answer, _supposed(family, answer, value)) for answer in answers)
 
 
@@ -110,9 +102,7 @@ def _shortest(family: Fitted, answers: Sequence[Answer], value: float) -> float:
 
 
 def _distance_from_oracle(answer: Answer) -> float:
-    from parity.explaining.diagnose import misfit
-
-    distance = misfit(answer, answer.evidence.oracle.of_kind(*KINDS))
+    distance = misfit(answer, answer.evidence.oracle.of_kind(*AMPLIFYING))
     return distance if np.isfinite(distance) else -1.0
 
 
@@ -150,8 +140,6 @@ def _differs(answer: Answer, name: str) -> bool:
 
 
 def _distance(answer: Answer, name: str, supposed: Array) -> float:
-    from parity.explaining.diagnose import Limits
-
     return Limits(answer.evidence).distance(name, answer.candidate[name], supposed)
 
 
@@ -182,10 +170,10 @@ def _holding(answer: Answer, name: str) -> Iterator[tuple[tuple[str, str], float
     found, oracle = gates.float64(found), gates.float64(oracle)
     seen = set()
     for relation in _relations(found, oracle):
-        misfit = _distance(answer, name, relation.supposed)
-        if misfit <= EXPLAINS and relation.id not in seen:
+        distance = _distance(answer, name, relation.supposed)
+        if distance <= EXPLAINS and relation.id not in seen:
             seen.add(relation.id)
-            yield (relation.id, relation.words), misfit
+            yield (relation.id, relation.words), distance
 
 
 def _relations(found: Array, oracle: Array) -> Iterator[Relation]:

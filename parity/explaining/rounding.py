@@ -10,23 +10,20 @@ factor of four.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity import gates
 from parity.faults.numerics import NUMERIC, Numeric
-from parity.faults.substitution import functions_called
 from parity.gates import Array
 from parity.longhand.torch_modules import recurrent_parts
 from parity.oracle.evidence import Evidence
 from parity.running import torch_side
 from parity.trace import Trace
-from parity.verdict import Diagnosis, Explanation, TensorResult
+from parity.verdict import EXPLAINS, Diagnosis, Explanation, TensorResult
 from parity.weighing import Judgement
 
-EXPLAINS = 16.0  # the misfit up to which a hypothesis explains a candidate, as in `diagnose`
 NEARER = (
     4.0  # times nearer to the hypothesis than to the oracle; the right one is 10 to 1000 times, others once
 )
@@ -76,14 +73,15 @@ def _is_inaccurate(tensor: TensorResult) -> bool:
 
 
 def _possible(numeric: Numeric, evidence: Evidence) -> bool:
-    called = functions_called(partial(torch_side.run, evidence.model, evidence.probe, evidence.probe.dtype))
-    return bool(called.intersection(numeric.substitution.functions) or recurrent_parts(evidence.model))
+    called = evidence.functions.intersection(numeric.substitution.functions)
+    return bool(called or recurrent_parts(evidence.model))
 
 
 def _explanation(numeric: Numeric, answers: Sequence[_Answer]) -> Explanation:
     if numeric.pointwise:
         nearness = float(np.median([n for answer in answers for n in _nearness(numeric, answer)] or [np.inf]))
-        words = f"{numeric.name}; {1.0 / nearness:.0f} times nearer to it than to the exact reference"
+        times = f"{1.0 / nearness:.0f}" if nearness else "infinitely many"
+        words = f"{numeric.name}; {times} times nearer to it than to the exact reference"
         misfit = EXPLAINS * NEARER * nearness
     else:
         octaves = float(np.max([o for answer in answers for o in _octaves(numeric, answer)] or [np.inf]))

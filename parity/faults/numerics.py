@@ -98,12 +98,13 @@ def _products(rounded: Rounding) -> Mapping[Function, Function]:
 
     def inside(whole: Function) -> Function:
         def attend(*args: Any, **kwargs: Any) -> Any:
-            with exchanging(Substitution("", "", "", (*LINEAR, *MATMUL), simple)):
+            with exchanging(products):
                 return whole(*args, **kwargs)
 
         return attend
 
     simple = each((LINEAR, linear), (MATMUL, matmul))
+    products = Substitution("", "", "", tuple(simple), simple, within_layers=True)
     return {
         **simple,
         **each((DOT_ATTENTION, inside(dot_attention(Parts()))), (MULTI_HEAD, inside(multi_head(Parts())))),
@@ -112,7 +113,9 @@ def _products(rounded: Rounding) -> Mapping[Function, Function]:
 
 def _rounded_operands(id: str, name: str, fix: str, bits: int) -> Numeric:
     instead = _products(to_bits(bits))
-    return Numeric(id, name, fix, Substitution(id, name, fix, tuple(instead), instead, "numeric"))
+    return Numeric(
+        id, name, fix, Substitution(id, name, fix, tuple(instead), instead, "numeric", within_layers=True)
+    )
 
 
 def _in_bfloat16(value: Tensor) -> Tensor:

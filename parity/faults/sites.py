@@ -91,7 +91,9 @@ def faults(call: Callable[[], Any], substitutions: Iterable[Substitution]) -> li
 
 def _confined(fault: Substitution, at: Site) -> Confined:
     words = f"{fault.name}, in {at} only"
-    return Confined(fault.id, words, fault.fix, fault.functions, fault.instead, fault.gate, fault.variant, at)
+    return Confined(
+        fault.id, words, fault.fix, fault.functions, fault.instead, fault.gate, fault.variant, at=at
+    )
 
 
 def _called(call: Callable[[], Any]) -> tuple[list[tuple[Function, Site]], list[Site]]:

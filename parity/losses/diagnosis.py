@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from parity.explaining import diagnose
-from parity.explaining.diagnose import EXPLAINS, Answer
+from parity.explaining.misfit import Answer, misfit
 from parity.gates import Array, float64
 from parity.running import torch_side
 from parity.running.functions_torch import Loss
 from parity.trace import AMPLIFYING
-from parity.verdict import Diagnosis, Explanation
+from parity.verdict import EXPLAINS, Diagnosis, Explanation
 from parity.weighing import Judgement
 
 RATIO, SMOOTHING = "ratio", "smoothing"  # ids of explanations that no fault of the catalogue gives
@@ -33,7 +33,7 @@ def diagnose_losses(judgements: Sequence[Judgement]) -> Diagnosis | None:
         (diagnose.worst_misfit(hypothesis, answers, dictionary), hypothesis)
         for hypothesis in diagnose.hypotheses(answers[0].evidence)
     ]
-    explained = [Explanation(h.id, h.name, h.fix, misfit) for misfit, h in scores]
+    explained = [Explanation(h.id, h.name, h.fix, distance) for distance, h in scores]
     solved = [*_ratios(answers), *_smoothings(answers)]
     ranked = sorted(explained, key=lambda each: each.misfit)
     explaining = [each for each in ranked if each.misfit <= EXPLAINS]
@@ -53,7 +53,7 @@ def _ratios(answers: Sequence[Answer]) -> Iterator[Explanation]:
     if len(factors) < len(answers):
         return
     supposed = [_scaled(answer, factor) for answer, factor in zip(answers, factors, strict=True)]
-    misfit = max(diagnose.misfit(answer, each) for answer, each in zip(answers, supposed, strict=True))
+    distance = max(misfit(answer, each) for answer, each in zip(answers, supposed, strict=True))
     names = set.intersection(
         *(
             {name for name, value in _meanings(answer) if np.isclose(factor, value, rtol=1e-9)}
@@ -62,7 +62,7 @@ def _ratios(answers: Sequence[Answer]) -> Iterator[Explanation]:
     )
     found = [float(f"{factor:.6g}") for factor in factors]
     what = " or ".join(sorted(names, key=len)) or " / ".join(f"{factor:g}" for factor in dict.fromkeys(found))
-    yield Explanation(RATIO, f"the reference times {what}", "divide by it: see the reduction", misfit)
+    yield Explanation(RATIO, f"the reference times {what}", "divide by it: see the reduction", distance)
 
 
 def _factor(answer: Answer) -> float | None:
@@ -134,14 +134,14 @@ def _smoothings(answers: Sequence[Answer]) -> Iterator[Explanation]:
     candidate, start, whole = (np.concatenate(parts) for parts in (found, none, all_))
     slope = whole - start
     amount = float(slope @ (candidate - start) / (slope @ slope))
-    misfit = 0.0
+    distance = 0.0
     for answer, end in zip(answers, ends, strict=True):
         assert end is not None
         supposed = {name: (1 - amount) * end[0][name] + amount * end[1][name] for name in _names(answer)}
-        misfit = max(misfit, diagnose.misfit(answer, supposed))
+        distance = max(distance, misfit(answer, supposed))
     given = _options(answers[0]).get("label_smoothing", 0.0)
     name = f"label smoothing of {amount:.6g} instead of {given:g}"
-    yield Explanation(SMOOTHING, name, f"label_smoothing={given:g}", misfit)
+    yield Explanation(SMOOTHING, name, f"label_smoothing={given:g}", distance)
 
 
 def _ends(answer: Answer) -> tuple[Mapping[str, Array], Mapping[str, Array]] | None:

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from parity import gates
-from parity.explaining.diagnose import EXPLAINS
 from parity.faults.optimizers import OPTIMIZERS, Circumstances, OptimizerFault
 from parity.gates import PRECISIONS, RHO_FLOOR
 from parity.longhand import optimizers as longhand
 from parity.longhand.optimizers import FAITHFUL, Setup
 from parity.optimizers.judge import Judgement, OptimizerEvidence, Run, rms_of_steps, step_name
-from parity.verdict import Diagnosis, Explanation
+from parity.verdict import EXPLAINS, Diagnosis, Explanation
 
 FITTED = "fitted"  # the id of an explanation by hyperparameters
 _FAR = 1e3 * EXPLAINS

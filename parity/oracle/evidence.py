@@ -10,6 +10,7 @@ from functools import cached_property
 from torch import nn
 
 from parity import gates
+from parity.faults.substitution import Function, functions_called
 from parity.gates import Array, Quartet, ReferenceError
 from parity.oracle import oracle as oracles
 from parity.probe import Probe, parameter_names
@@ -51,6 +52,15 @@ class Evidence:
             if quartet.size() > 0.0 and quartet.precision is not None:
                 found[name] = gates.semantic_limit(quartet)
         return found
+
+    def answer(self) -> Trace:
+        """Run the reference on the probe once more, in the precision under test."""
+        return torch_side.run(self.model, self.probe, self.probe.dtype)
+
+    @cached_property
+    def functions(self) -> set[Function]:
+        """The functions of torch that the reference calls."""
+        return functions_called(self.answer)
 
     def redraw(self) -> Iterator[tuple[Probe, dict[str, Array], Trace]]:
         """Yield the same question with other roundings: probe, weights, and what the oracle answers."""

@@ -18,7 +18,7 @@ from parity import gates
 from parity.compare import compare_arrays, tiers_of
 from parity.environment import environment
 from parity.gates import Array
-from parity.verdict import DIVERGENT, CaseResult, Comparison, Diagnosis, Explanation, Report
+from parity.verdict import DIVERGENT, EXPLAINS, CaseResult, Comparison, Diagnosis, Explanation, Report
 from parity.weighing import put_in_words
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 UPDATES = 60
 BASE = 0.3  # the learning rate from which torch's schedulers start
-EXPLAINS = 16.0  # times the semantic limit, as in parity.explaining.diagnose
 
 
 def metrics(updates: int = UPDATES) -> Array:

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import torch_ref
 from parity.explaining import diagnose, inversion
+from parity.explaining.misfit import Answer
 from parity.explaining.rounding import diagnose_numeric
 from parity.faults import functions, numerics
 from parity.faults.functions import attention_parts, norms
 from parity.faults.numerics import NUMERIC, to_bits
-from parity.faults.substitution import exchanging
+from parity.faults.substitution import Substitution, exchanging
 from parity.oracle.evidence import gather
 from parity.probe import Probe
 from parity.running import torch_side
@@ -25,7 +27,7 @@ from parity.selftest.trial import run_trial
 from parity.subjects.jax_mutants import MUTANTS
 from parity.subjects.table import SUBJECTS
 from parity.trace import Entry, Trace
-from parity.verdict import EQUIVALENT
+from parity.verdict import EQUIVALENT, EXPLAINS
 from parity.weighing import weigh
 
 pytestmark = pytest.mark.torch
@@ -228,7 +230,7 @@ def test_rounding_to_eight_bits_is_bfloat16():
 def test_an_eps_is_solved_for_and_reported_with_the_references():
     (found,) = diagnosis_of("F-eps", "layer_norm").explanations
     assert found.name == "eps of layer_norm is 0.0003 instead of 1e-05"
-    assert found.misfit <= diagnose.EXPLAINS
+    assert found.misfit <= EXPLAINS
 
 
 def test_rounded_operands_are_told_by_how_near_the_errors_are():
@@ -237,7 +239,7 @@ def test_rounded_operands_are_told_by_how_near_the_errors_are():
     times = int(found.name.partition("; ")[2].partition(" times")[0])
     assert times > 4 * 4  # four times what is asked for
     assert diagnosis.next_best.id == "N09"
-    assert diagnosis.next_best.misfit > diagnose.EXPLAINS
+    assert diagnosis.next_best.misfit > EXPLAINS
 
 
 def test_what_is_as_near_as_rounding_is_no_other_function():
@@ -249,7 +251,7 @@ def test_what_is_as_near_as_rounding_is_no_other_function():
 def test_a_faithful_candidate_gets_no_diagnosis():
     subject = selftest._subject("layer_norm")
     judgements = [weigh(subject.case.candidate(), evidence) for evidence in subject.evidence]
-    answers = [diagnose.Answer(j.evidence, j.trace64) for j in judgements]
+    answers = [Answer(j.evidence, j.trace64) for j in judgements]
     assert diagnose.diagnose(answers) is None
     assert diagnose_numeric(judgements) is None
     assert inversion.relations(answers) == []
@@ -273,11 +275,46 @@ def test_a_mistake_in_one_line_is_named_with_its_line():
     x = np.random.default_rng(0).standard_normal((5, 6, 3)).astype(np.float32)
     evidence = gather(TwoSoftmaxes(), Probe("x", (x,), weight_scale=1.0))
     wrong = torch_side.with_weights(TwoSoftmaxes(second_axis=0), evidence.weights)
-    answer = diagnose.Answer(evidence, torch_side.run(wrong, evidence.probe, "float64"))
+    answer = Answer(evidence, torch_side.run(wrong, evidence.probe, "float64"))
     line = TwoSoftmaxes.forward.__code__.co_firstlineno + 2
     (found,) = diagnose.diagnose([answer]).explanations
     assert found.id == "A03-first"
     assert found.name.endswith(f"in test_faults_functions.py:{line} only")
+
+
+class AroundALayer(nn.Module):
+    """One sigmoid in the equations of the peephole layer, one in the model's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = torch_ref.PeepholeLSTM(3, 4)
+
+    def forward(self, x):
+        return torch.sigmoid(self.rnn(x)[0])
+
+
+def test_what_a_recurrent_layer_calls_is_not_the_models_affair():
+    x = np.random.default_rng(0).standard_normal((5, 6, 3)).astype(np.float32)
+    alone = gather(torch_ref.PeepholeLSTM(3, 4), Probe("x", (x,), weight_scale=1.0))
+    around = gather(AroundALayer(), Probe("x", (x,), weight_scale=1.0))
+    assert torch.sigmoid not in alone.functions
+    assert torch.sigmoid in around.functions
+    halved = Substitution("X", "half the sigmoid", "", (torch.sigmoid,), lambda x: 0.5 * torch.sigmoid(x))
+    planted = torch_side.run(halved.plant(around.model), around.probe, "float64")
+    np.testing.assert_allclose(planted["output"], 0.5 * around.oracle["output"], rtol=1e-13)
+
+
+def test_a_cell_whose_state_is_kept_in_bfloat16_is_named():
+    class Rounding(nn.LSTMCell):
+        def forward(self, x, state):
+            return tuple(part.to(torch.bfloat16).to(part.dtype) for part in super().forward(x, state))
+
+    draw = np.random.default_rng(0)
+    x, h, c = (draw.standard_normal((5, size)).astype(np.float32) for size in (3, 4, 4))
+    evidence = gather(nn.LSTMCell(3, 4), Probe("x", (x, (h, c)), weight_scale=1.0))
+    rounding = torch_side.with_weights(Rounding(3, 4), evidence.weights)
+    answer = Answer(evidence, torch_side.run(rounding, evidence.probe, "float64"))
+    assert [found.id for found in diagnose.diagnose([answer]).explanations] == ["N11"]
 
 
 # Relations
@@ -291,9 +328,7 @@ def answers_with(changes):
         evidence = gather(nn.Linear(3, 4), Probe(f"{number}", (x,), weight_scale=1.0))
         output = changes(number, evidence.oracle["output"])
         entries = {name: evidence.oracle.entry(name) for name in evidence.oracle}
-        found.append(
-            diagnose.Answer(evidence, Trace({**entries, "output": Entry(output, "output", "output")}))
-        )
+        found.append(Answer(evidence, Trace({**entries, "output": Entry(output, "output", "output")})))
     return found
 
 

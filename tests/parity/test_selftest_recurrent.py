@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from parity.explaining import diagnose
 from parity.faults import RECURRENT
 from parity.selftest import recurrent
 from parity.selftest.trial import run_trial
+from parity.verdict import EXPLAINS
 
 TRIALS = list(recurrent.trials())
 FAST = ("G03", "L22")
@@ -57,4 +57,4 @@ def test_an_unknown_mistake_gets_no_name():
     result = recurrent.judge_planted("lstm_plain", unknown)
     assert result.verdict == "DIVERGENT"
     assert result.diagnosis.explanations == ()
-    assert result.diagnosis.next_best.misfit > 1e4 * diagnose.EXPLAINS
+    assert result.diagnosis.next_best.misfit > 1e4 * EXPLAINS
