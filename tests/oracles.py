@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from parity.longhand.recurrent import Call, Network
+from parity.oracle import onnx_runtime
+
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # output [T, B, D*H], h_n and c_n [L*D, B, H]
 
 
@@ -73,59 +76,18 @@ def onnx_lstm(
     c0: np.ndarray | None = None,
     *,
     lengths: Sequence[int] | np.ndarray | None = None,
-    direction: str = "forward",
 ) -> Arrays:
-    """Return output, h_n and c_n of ONNX Runtime's `LSTM` operator, in float32, for one layer.
+    """Return output, h_n and c_n of ONNX Runtime's `LSTM` operator, in float32, for one layer of `params`.
 
-    `direction` is "forward", "reverse" (the parameters that end in `_reverse`) or "bidirectional". Needs onnx
-    and onnxruntime. A model without `weight_ch` is a plain LSTM.
+    Needs onnx and onnxruntime. A model without `weight_ch` is a plain LSTM.
     """
-    import onnxruntime
-
-    suffixes = {"forward": ("",), "reverse": ("_reverse",), "bidirectional": ("", "_reverse")}[direction]
-    feeds = {
-        "X": x,
-        "W": _onnx_blocks(params, "weight_ih", suffixes),
-        "R": _onnx_blocks(params, "weight_hh", suffixes),
+    ends = ("_l0", "_l0_reverse") if "weight_ih_l0_reverse" in params else ("_l0",)
+    stack = {
+        (0, n): {name.removesuffix(end): value for name, value in params.items() if name.endswith(end)}
+        for n, end in enumerate(ends)
     }
-    if "bias_ih_l0" + suffixes[0] in params:
-        biases = [_onnx_blocks(params, name, suffixes) for name in ("bias_ih", "bias_hh")]
-        feeds["B"] = np.concatenate(biases, axis=1)  # [D, 8H]
-    if h0 is not None:
-        feeds["initial_h"] = h0
-    if c0 is not None:
-        feeds["initial_c"] = c0
-    if "weight_ch_l0" + suffixes[0] in params:
-        feeds["P"] = np.stack([params["weight_ch_l0" + s][[0, 2, 1]].ravel() for s in suffixes])  # i, o, f
-    feeds = {name: np.ascontiguousarray(value, np.float32) for name, value in feeds.items()}
-    if lengths is not None:
-        feeds["sequence_lens"] = np.asarray(lengths, np.int32)
-    model = _onnx_model(feeds, direction, hidden=params["weight_hh_l0" + suffixes[0]].shape[1])
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    y, h_n, c_n = session.run(None, feeds)
-    steps, directions, rows, hidden = y.shape
-    return y.transpose(0, 2, 1, 3).reshape(steps, rows, directions * hidden), h_n, c_n
-
-
-def _onnx_blocks(params, name, suffixes):
-    """Return one parameter [D, 4H, ...] with the blocks i, f, g, o in ONNX's order i, o, f, g."""
-    stacked = np.stack([params[f"{name}_l0{suffix}"] for suffix in suffixes])
-    i, f, g, o = np.split(stacked, 4, axis=1)
-    return np.concatenate([i, o, f, g], axis=1)
-
-
-def _onnx_model(feeds, direction, hidden):
-    """Return the bytes of a model with a single LSTM node."""
-    from onnx import TensorProto, helper
-
-    order = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-    kinds = {name: TensorProto.INT32 if name == "sequence_lens" else TensorProto.FLOAT for name in feeds}
-    node = helper.make_node(
-        "LSTM", [name if name in feeds else "" for name in order], ["Y", "Y_h", "Y_c"],
-        hidden_size=hidden, direction=direction,
-    )  # fmt: skip
-    inputs = [helper.make_tensor_value_info(name, kinds[name], feeds[name].shape) for name in feeds]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("Y", "Y_h", "Y_c")]
-    graph = helper.make_graph([node], "lstm", inputs, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
-    return model.SerializeToString()
+    kind = "PEEPHOLE_LSTM" if "weight_ch_l0" in params else "LSTM"
+    network = Network(kind, params["weight_hh_l0"].shape[1], directions=len(ends))
+    start = tuple(part for part in (h0, c0) if part is not None)
+    output, (h_n, c_n) = onnx_runtime.run(network, stack, Call(x, start, lengths))
+    return output, h_n, c_n
