@@ -22,6 +22,7 @@ from parity.running import torch_side
 from parity.trace import AMPLIFYING
 from parity.verdict import EXPLAINS, Explanation
 
+FEWEST = 12  # elements of which one can say that their errors follow no pattern
 LARGEST_ROLL = 64  # steps by which an axis is tried to be rolled
 
 
@@ -279,11 +280,23 @@ def _blocks(order: Array) -> str:
 
 def _rounded(found: Array, oracle: Array) -> Iterator[Relation]:
     """Yield a computation in a type that does not follow the inputs: its error is that type's roundoff."""
-    size = gates.rms(oracle)
-    error = gates.rms(found - oracle) / size if size else math.inf
+    size, difference = gates.rms(oracle), found - oracle
+    error = gates.rms(difference) / size if size else math.inf
+    if not _is_without_pattern(difference, oracle):
+        return
     for name, unit in (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8)):
         if unit / 8.0 <= error <= 8.0 * unit:
-            yield Relation("N08-float32" if name == "float32" else "N08-half", f"computed in {name}", found)
+            words = f"errors without a pattern, of the size that {name} gives"
+            yield Relation("N08-float32" if name == "float32" else "N08-half", words, found)
+
+
+def _is_without_pattern(error: Array, oracle: Array) -> bool:
+    """Tell whether errors look rounded: of either sign, and not in proportion to what they are errors of."""
+    if error.size < FEWEST:
+        return False
+    share = float(np.mean(error > 0.0)) / max(float(np.mean(error != 0.0)), 1e-300)
+    sizes = math.sqrt(float(np.vdot(error, error)) * float(np.vdot(oracle, oracle)))
+    return 0.25 <= share <= 0.75 and abs(float(np.vdot(error, oracle))) <= 0.5 * sizes
 
 
 def _other_axes(found: Array, oracle: Array) -> Iterator[Relation]:
