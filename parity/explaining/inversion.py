@@ -22,7 +22,7 @@ from parity.running import torch_side
 from parity.trace import AMPLIFYING
 from parity.verdict import EXPLAINS, Explanation
 
-FEWEST = 12  # elements of which one can say that their errors follow no pattern
+FEWEST = 12  # wrong elements of which one can say that their errors follow no pattern
 LARGEST_ROLL = 64  # steps by which an axis is tried to be rolled
 
 
@@ -291,12 +291,13 @@ def _rounded(found: Array, oracle: Array) -> Iterator[Relation]:
 
 
 def _is_without_pattern(error: Array, oracle: Array) -> bool:
-    """Tell whether errors look rounded: of either sign, and not in proportion to what they are errors of."""
-    if error.size < FEWEST:
+    """Tell whether errors look rounded: of either sign, and neither towards zero nor away from it throughout."""
+    wrong = error != 0.0
+    if int(wrong.sum()) < FEWEST:
         return False
-    share = float(np.mean(error > 0.0)) / max(float(np.mean(error != 0.0)), 1e-300)
-    sizes = math.sqrt(float(np.vdot(error, error)) * float(np.vdot(oracle, oracle)))
-    return 0.25 <= share <= 0.75 and abs(float(np.vdot(error, oracle))) <= 0.5 * sizes
+    upwards, outwards = np.mean(error[wrong] > 0.0), np.mean((error * oracle)[wrong] > 0.0)
+    # XLA's float32 tanh, saturated, is wrong towards zero in 94 elements of 100.
+    return bool(0.25 <= upwards <= 0.75 and 0.02 <= outwards <= 0.98)
 
 
 def _other_axes(found: Array, oracle: Array) -> Iterator[Relation]:

@@ -368,7 +368,7 @@ def test_a_simple_relation_is_found_on_all_probes(change, id, words):
         lambda number, y: (2.0 + number) * y,  # another factor on each probe
         lambda number, y: y[:, :5],
         lambda number, y: y + 2e-4 * np.abs(np.sin(np.arange(y.size))).reshape(y.shape),  # of one sign
-        lambda number, y: y + 2e-4 * y**3,  # in proportion
+        lambda number, y: y + 2e-4 * y**3,  # away from zero
     ],
 )
 def test_no_relation_is_claimed_where_there_is_none(change):
