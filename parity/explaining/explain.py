@@ -59,7 +59,8 @@ def _misread_weights(judgements: Sequence[Judgement]) -> Diagnosis | None:
     for judgement in judgements:
         wrong = any(t.kind == "param" and t.verdict == DIVERGENT for t in judgement.comparison.tensors)
         if wrong and judgement.trace is not None and judgement.evidence is not None:
-            found = diagnose_parameters(judgement.trace.of_kind("param"), judgement.evidence.weights)
+            ours, theirs = (side.of_kind("param") for side in (judgement.trace, judgement.evidence.measured))
+            found = diagnose_parameters(ours, theirs, became=judgement.evidence.weights)
             return Diagnosis(tuple(found), None, len(found))
     return None
 

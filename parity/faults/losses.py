@@ -313,6 +313,43 @@ def _infinite(p: Any, y: Any, t: Any, n: Any, blank: int, reduction: str, zero: 
     return F.ctc_loss(p, y, t, n, blank, reduction, zero_infinity=False)
 
 
+def _finite(p: Any, y: Any, t: Any, n: Any, blank: int, reduction: str, zero: bool) -> Tensor:
+    """Torch's loss where there is a path; where there is none, optax's: the logarithm of no probability is -1e5."""
+    possible = torch.isfinite(F.ctc_loss(p.detach(), y, t, n, blank, "none"))
+    each = F.ctc_loss(p, y, t, n, blank, "none", zero_infinity=True)
+    each = torch.where(possible, each, _finite_each(p, y, t, n, blank))
+    if reduction == "mean":
+        return (each / n.clamp(min=1)).mean()
+    return each.sum() if reduction == "sum" else each
+
+
+def _finite_each(p: Tensor, y: Tensor, t: Tensor, n: Tensor, blank: int) -> Tensor:
+    """Return `optax.ctc_loss`, operation by operation, so that sums around 1e5 are rounded alike."""
+    none = torch.full(y.shape, -1e5, dtype=p.dtype)
+    repeat = F.pad((y[:, :-1] == y[:, 1:]).to(p.dtype), (0, 1))
+    emit, phi = none, torch.cat([torch.zeros_like(none[:, :1]), none], dim=1)
+    for k, frame in enumerate(p):
+        on_label, on_blank = frame.gather(1, y), frame[:, blank, None]
+        entered = _joined(phi, emit + -1e5 * repeat)
+        next_emit = _logaddexp(entered[:, :-1] + on_label, emit + on_label)
+        next_phi = _joined(entered + on_blank, emit + on_blank + -1e5 * (1.0 - repeat))
+        on = (k < t)[:, None]
+        emit, phi = torch.where(on, next_emit, emit), torch.where(on, next_phi, phi)
+    return -_joined(phi, emit).gather(1, n[:, None].long()).squeeze(1)
+
+
+def _joined(phi: Tensor, emit: Tensor) -> Tensor:
+    """Add the paths that end in a label to those that end in the blank after it."""
+    return torch.cat([phi[:, :1], _logaddexp(phi[:, 1:], emit)], dim=1)
+
+
+def _logaddexp(one: Tensor, other: Tensor) -> Tensor:
+    """Torch's, with JAX's derivative `exp(x - result)`, which is less exact where both are some -1e5."""
+    result = torch.logaddexp(one, other).detach()
+    parts = (torch.exp(x.detach() - result) * (x - x.detach()) for x in (one, other))
+    return sum(parts, start=result)
+
+
 def _derivative(p: Any, y: Any, t: Any, n: Any, blank: int, reduction: str, zero: bool) -> Tensor:
     """Torch's value with the derivative as its gradient; torch's own is that of logits under a softmax."""
     each = F.ctc_loss(p, y, t, n, blank, "none", zero)
@@ -323,6 +360,14 @@ def _derivative(p: Any, y: Any, t: Any, n: Any, blank: int, reduction: str, zero
     if reduction == "mean":
         return (each / n.clamp(min=1)).mean()
     return each.sum() if reduction == "sum" else each
+
+
+# Similarity -----------------------------------------------------------------------------------------------
+
+
+def _unguarded_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    units = (x / x.square().sum(dim, keepdim=True).sqrt() for x in (x1, x2))
+    return (next(units) * next(units)).sum(dim)
 
 
 # Any mean -------------------------------------------------------------------------------------------------
@@ -445,6 +490,12 @@ FAULTS: tuple[Substitution, ...] = (
     _of_ctc("C13-first", "the blank is class 0", "pass blank=", _blank_is(last=False)),
     _of_ctc("C14", "zero_infinity ignored", "ctc_loss(zero_infinity=True)", _infinite),
     _of_ctc(
+        "C14-finite",
+        "a sequence that no path can spell costs some 1e5 (optax)",
+        "leave such sequences out, or use jaxrnn.losses.ctc_loss",
+        _finite,
+    ),
+    _of_ctc(
         "C15",
         "the derivative with respect to log-probabilities, where torch returns that of logits",
         "compare at the logits, before log_softmax; the candidate is right",
@@ -461,4 +512,11 @@ FAULTS: tuple[Substitution, ...] = (
         "C17", "the sum over time, the mean over the batch", "divide by all labels", _reduced(_over_batch)
     ),
     *_both("C17-sum", "the sum instead of the mean", 'reduction="mean"', _reduced(_summed)),
+    Substitution(
+        "C18",
+        "the similarity to a zero vector is NaN: no eps (optax)",
+        "divide by max(norm, 1e-8): optax.losses.cosine_similarity(epsilon=1e-16), the square of torch's eps",
+        (F.cosine_similarity,),
+        _unguarded_similarity,
+    ),
 )

@@ -31,17 +31,26 @@ class Relation(NamedTuple):
     words: str
 
 
-def diagnose_parameters(candidate: Mapping[str, Array], reference: Mapping[str, Array]) -> list[Explanation]:
+def diagnose_parameters(
+    candidate: Mapping[str, Array],
+    reference: Mapping[str, Array],
+    became: Mapping[str, Array] | None = None,
+) -> list[Explanation]:
     """Return what is wrong with a candidate's parameters, by torch's names; nothing where all of them are right.
 
-    Each explanation names the parameters that it is about, and its misfit is zero: it holds exactly, or to the
-    last digits of float32.
+    `became` are the reference's own after it was trained, if it was. Each explanation names the parameters that it
+    is about, and its misfit is zero: it holds exactly, or to the last digits of float32.
     """
     ours = {name: float64(np.asarray(array)) for name, array in candidate.items() if name in reference}
     theirs = {name: float64(np.asarray(reference[name])) for name in ours}
     wrong = [name for name in ours if not _same(ours[name], theirs[name])]
     explained: dict[Relation, list[str]] = {}
-    for relation, names in (*_folded(ours, theirs, wrong), *_taken(ours, theirs, wrong)):
+    together = (
+        *_shared(ours, became or {}, wrong),
+        *_folded(ours, theirs, wrong),
+        *_taken(ours, theirs, wrong),
+    )
+    for relation, names in together:
         explained[relation] = [name for name in names if name in wrong]
         wrong = [name for name in wrong if name not in names]
     for name in wrong:
@@ -61,6 +70,17 @@ def _close(found: Array, expected: Array) -> bool:
 
 
 # What several parameters have in common ------------------------------------------------------------------------
+
+
+def _shared(
+    ours: Mapping[str, Array], became: Mapping[str, Array], wrong: list[str]
+) -> Iterator[tuple[Relation, list[str]]]:
+    """Yield the parameters that moved with the reference's."""
+    names = [
+        name for name in wrong if name in became and _same(ours[name], float64(np.asarray(became[name])))
+    ]
+    if names:
+        yield Relation("T05", "trained with the reference: both share one memory"), names
 
 
 def _folded(
@@ -231,6 +251,7 @@ _FIXES = {
     "T02-swapped": _BY_NAME,
     "T03": "load each layer's own weights",
     "T04": "save and load in float32; a checkpoint in half precision cannot be undone",
+    "T05": "copy: jnp.array(tensor.numpy(), copy=True); jnp.asarray and from_dlpack may share memory with torch",
     "T06": "load this parameter too: strict=True complains about those that are missing",
     "T07": "load this parameter too: strict=True complains about those that are missing",
     "T08": "copy the parameter as it is",

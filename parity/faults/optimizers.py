@@ -85,6 +85,10 @@ def _clips(setup: Setup, circumstances: Circumstances) -> bool:
     return setup.clip_norm is not None
 
 
+def _accumulates(setup: Setup, circumstances: Circumstances) -> bool:
+    return setup.every > 1
+
+
 def _has_groups(setup: Setup, circumstances: Circumstances) -> bool:
     return len(setup.groups) > 1
 
@@ -248,6 +252,10 @@ def _rss_root(now: Now, v: Array) -> Array:
     return np.where(v > 0, np.sqrt(v + 1e-7), np.inf)
 
 
+def _own_eps_inside(now: Now, v: Array) -> Array:
+    return np.where(v > 0, np.sqrt(v + now["eps"]), np.inf)
+
+
 def _sum_from_a_tenth(now: Now) -> Any:
     return now.float(0.1)
 
@@ -301,6 +309,14 @@ def _clip_updates(setup: Setup, updates: dict[str, Array]) -> dict[str, Array]:
     return {name: value[0] for name, value in clipped.items()}
 
 
+def _averaged(setup: Setup, gradients: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: g / setup.every for name, g in longhand.accumulated(setup, gradients).items()}
+
+
+def _last_only(setup: Setup, gradients: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: g[setup.every - 1 :: setup.every] for name, g in gradients.items()}
+
+
 def _rate_before(setup: Setup, rates: Array) -> Array:
     return np.concatenate([rates[:1], rates[:-1]])
 
@@ -314,6 +330,20 @@ _CLIP = "optax.chain(jaxrnn.optim.clip_grad_norm(max_norm), optimizer)"
 _ADAM_LIKE = _of("Adam", "AdamW", "NAdam")
 
 OPTIMIZERS: tuple[OptimizerFault, ...] = (
+    OptimizerFault(
+        "C17-averaged",
+        "accumulated gradients are averaged (optax.MultiSteps), not summed",
+        "optax.MultiSteps(..., use_grad_mean=False): backward() adds to p.grad",
+        {"accumulated": _averaged},
+        possible=_accumulates,
+    ),
+    OptimizerFault(
+        "C17-last",
+        "gradients are not accumulated: the last one replaces those before",
+        "add up the gradients of all micro-batches before the update",
+        {"accumulated": _last_only},
+        possible=_accumulates,
+    ),
     OptimizerFault(
         "O01",
         "eps under the root (optax's eps_root)",
@@ -471,6 +501,13 @@ OPTIMIZERS: tuple[OptimizerFault, ...] = (
         "Adagrad's eps is 1e-7 and under the root",
         _TORCH_EXACT,
         {"plain_root": _rss_root},
+        possible=_of("Adagrad"),
+    ),
+    OptimizerFault(
+        "O15-root",
+        "Adagrad's eps, torch's own, under the root",
+        "optax's eps is under the root: no value of it is torch's; use jaxrnn.optim.adagrad",
+        {"plain_root": _own_eps_inside},
         possible=_of("Adagrad"),
     ),
     OptimizerFault(

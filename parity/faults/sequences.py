@@ -82,8 +82,48 @@ def _last_padded_output(at: Place, carried: State, stacked: State, lengths: Any)
     return map_tree(lambda series: at.lib.xp.where(ended, 0.0 * series[place], series[place]), stacked)
 
 
-def _unblanked(at: Place, output: Any, valid: Any) -> Any:
+def _unblanked(at: Place, output: Any, states: State, valid: Any) -> Any:
     return output
+
+
+def _repeated(at: Place, output: Any, states: State, valid: Any) -> Any:
+    return at.lib.xp.where(valid[:, :, None], output, states["h"])
+
+
+# A loop over all steps whose states are picked afterwards, at each row's length - 1
+
+
+def _turned_by_row(at: Place, series: Any, lengths: Any) -> Any:
+    """Reverse each row by itself, its padding stays behind it; doing it again undoes it."""
+    if not at.direction or lengths is None or len(series.shape) == 1:
+        return recurrent.turn(at, series, lengths)
+    xp, (steps, rows) = at.lib.xp, series.shape[:2]
+    index = (lengths[None, :] - 1 - xp.arange(steps)[:, None]) % steps
+    return series[index, xp.arange(rows)[None, :]]
+
+
+def _picked(at: Place, carried: State, stacked: State, lengths: Any) -> State:
+    """Take the state at the index length - 1: of an empty row, -1, that after the last padded step."""
+    if lengths is None:
+        return carried
+    xp, steps = at.lib.xp, stacked["h"].shape[0]
+    place = 0 * lengths if at.direction else (lengths - 1) % steps
+    there = (xp.arange(steps)[:, None] == place[None, :])[:, :, None]
+    return map_tree(lambda series: xp.sum(xp.where(there, series, xp.zeros_like(series)), axis=0), stacked)
+
+
+def _picking() -> dict[str, Callable[..., Any]]:
+    return {**_run_on(0, 1), "turn": _turned_by_row, "turn_back": _turned_by_row, "last": _picked}
+
+
+def _zero_if_empty(at: Place, carried: State, stacked: State, lengths: Any) -> State:
+    if lengths is None:
+        return carried
+    return map_tree(lambda part: at.lib.xp.where((lengths > 0)[:, None], part, 0.0 * part), carried)
+
+
+def _one_step_at_least(at: Place, steps: Any, lengths: Any) -> Any:
+    return (steps[:, None] < lengths[None, :]) | (steps[:, None] == 0)
 
 
 def _valid(shift: int) -> dict[str, Callable[..., Any]]:
@@ -122,6 +162,11 @@ def _inverted(at: Place, x: Any, mask: Any) -> Any:
 
 
 _PACK = "a packed row ends at its own length, and its reverse direction begins there"
+_EMPTY = "the final state of a row of length 0 is its initial state: jnp.where(lengths > 0, state, initial)"
+_PICK = "jnp.where(mask, x, 0) before the loop; after it jnp.where(lengths > 0, state, initial)"
+_PAD = (
+    "mask the output: torch pads it with zeros; jnp.where(mask, output, 0), Keras's zero_output_for_mask=True"
+)
 _H_N = "torch stacks final states as layer * 2 + direction"
 _DROP = "torch drops the output of every layer but the last, anew at every step, and divides by 1 - p"
 
@@ -237,14 +282,56 @@ FAULTS: tuple[Fault, ...] = (
         is_bidirectional,
     ),
     Fault(
+        "S09-empty",
+        "state runs on through the padding (zeros), picked at length - 1, of an empty row at -1",
+        _PICK,
+        _picking(),
+    ),
+    Fault(
+        "S09-empty-raw",
+        "state runs on through the padding (whatever it holds), picked at length - 1, of an empty row at -1",
+        _PICK,
+        {**_picking(), "clean": _keep_padding},
+        gate="non-finite",
+    ),
+    Fault("S09-none", "an empty row ends with zeros", _EMPTY, {"last": _zero_if_empty}),
+    Fault(
         "S10",
-        "padded outputs not zero (as in flax.nnx.RNN)",
-        "mask the output: torch pads it with zeros",
+        "padded outputs not zero: the cell computes them from a frozen state",
+        _PAD,
         {"blank": _unblanked},
+        gate="zeros",
+    ),
+    Fault(
+        "S10-on",
+        "padded outputs not zero: the state runs on through the padding (zeros)",
+        _PAD,
+        {**_picking(), "blank": _unblanked},
+        gate="zeros",
+    ),
+    Fault(
+        "S10-on-raw",
+        "padded outputs not zero: the state runs on through the padding (flax's RNN)",
+        _PAD,
+        {**_picking(), "blank": _unblanked, "clean": _keep_padding},
+        gate="zeros",
+    ),
+    Fault(
+        "S10-repeated",
+        "padded outputs not zero: the last one is repeated (Keras)",
+        _PAD,
+        {"blank": _repeated},
         gate="zeros",
     ),
     Fault("S11", "rows one step too long (<= for <)", "step t belongs to a row if t < length", _valid(1)),
     Fault("S11-short", "rows one step too short", "step t belongs to a row if t < length", _valid(-1)),
+    Fault(
+        "S11-one",
+        "an empty row takes one step",
+        _EMPTY,
+        {"valid_steps": _one_step_at_least},
+        gate="non-finite",
+    ),
     Fault(
         "S12",
         "padding multiplied by zero: NaN in it survives",

@@ -49,6 +49,19 @@ def _show_before(at: Place, before: State, after: State) -> Any:
     return before["h"]
 
 
+def _carried_over(at: Place, given: tuple[Any, ...], left: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    return given if left is None else left
+
+
+def _started_anew(at: Place, given: tuple[Any, ...], left: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    return given if left is None else tuple(0.0 * part for part in given)
+
+
+def _cut_between(at: Place, given: tuple[Any, ...], left: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    return given if left is None else tuple(map(at.lib.stop_gradient, given))
+
+
+_CALLS = "hand the final state of one call to the next where the reference does, and only there"
 _BPTT = "let the gradient flow through the carried state: no stop_gradient, no detach"
 
 FAULTS: tuple[Fault, ...] = (
@@ -60,6 +73,19 @@ FAULTS: tuple[Fault, ...] = (
         is_square_lstm,
     ),
     Fault("L09", "initial state ignored", "start from hx, not from zeros", {"start": _zero_start}),
+    Fault("S18", "state carried over from the call before", _CALLS, {"resume": _carried_over}),
+    Fault(
+        "S18-anew",
+        "state starts anew from zeros in every call after the first",
+        _CALLS,
+        {"resume": _started_anew},
+    ),
+    Fault(
+        "S18-cut",
+        "gradient stopped between one call and the next",
+        "do not detach the state between calls",
+        {"resume": _cut_between},
+    ),
     Fault("L15", "c given out instead of h", "the output is h", {"show": _show_cell}, is_square_lstm),
     Fault(
         "L16",

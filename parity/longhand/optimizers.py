@@ -33,6 +33,7 @@ class Setup:
     """An optimizer as it was built: its class's name, its groups, and how gradients are clipped before it.
 
     Parameters in no group are frozen. `forgets`: steps (from 1) before which it loses all that it remembers.
+    `every`: how many gradients are accumulated for one update.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Setup:
     clip_norm: float | None = None
     clip_value: float | None = None
     forgets: tuple[int, ...] = ()
+    every: int = 1
 
     @property
     def options(self) -> Options:
@@ -72,6 +74,17 @@ class Now:
 
 
 # The parts -----------------------------------------------------------------------------------------------
+
+
+def accumulated(setup: Setup, gradients: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the gradient of each update, the sum of `every` of them; what is left over makes none."""
+    return {name: _grouped(g, setup.every).sum(axis=1) for name, g in gradients.items()}
+
+
+def _grouped(gradients: Array, every: int) -> Array:
+    """Return `[steps, ...]` as `[updates, every, ...]`."""
+    updates = len(gradients) // every
+    return gradients[: updates * every].reshape(updates, every, *gradients.shape[1:])
 
 
 def clip(setup: Setup, gradients: Mapping[str, Array]) -> dict[str, Array]:
@@ -297,6 +310,7 @@ ADAMS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")
 class Recipe:
     """The parts of which an optimizer is made."""
 
+    accumulated: Callable[..., dict[str, Array]] = accumulated
     clip: Callable[..., dict[str, Array]] = clip
     count: Callable[..., Any] = count
     correction: Callable[..., Any] = correction
@@ -330,26 +344,28 @@ class _State:
 def run(setup: Setup, replay: Replay, recipe: Recipe = FAITHFUL, dtype: Any = np.float64) -> dict[str, Array]:
     """Return every parameter after every step, `[steps, *shape]`."""
     start = {name: np.asarray(value, dtype) for name, value in replay.start.items()}
-    gradients = recipe.clip(setup, {name: np.asarray(g, dtype) for name, g in _used(setup, replay)})
+    gradients = {name: np.asarray(g, dtype) for name, g in _used(setup, replay)}
+    gradients = recipe.clip(setup, recipe.accumulated(setup, gradients))
     found = {name: np.repeat(value[None], replay.steps, axis=0) for name, value in start.items()}
     states = [_state(group, start, gradients) for group in setup.groups]
     rates = recipe.rate(setup, replay.rates)
     forgotten = 0
     with np.errstate(all="ignore"):  # a mistake may well divide by zero
-        for k in range(replay.steps):
-            if k + 1 in setup.forgets:
-                forgotten = k
+        for k in range(setup.every - 1, replay.steps, setup.every):
+            number = k // setup.every  # of the update
+            if number + 1 in setup.forgets:
+                forgotten = number
                 for state in states:
                     state.buffers.clear()
             updates: dict[str, Array] = {}
             for state in states:
-                update = _update(setup, recipe, state, k, k + 1 - forgotten, rates[k], dtype)
+                update = _update(setup, recipe, state, number, number + 1 - forgotten, rates[k], dtype)
                 updates |= _split(state.group, update, start)
             updates = recipe.joined(setup, updates)
             for state in states:
                 state.p = state.p + _flat(state.group, updates)
                 for name, value in _split(state.group, state.p, start).items():
-                    found[name][k] = value
+                    found[name][k:] = value
     return found
 
 

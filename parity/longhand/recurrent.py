@@ -84,6 +84,11 @@ class Call(NamedTuple):
 # The parts ------------------------------------------------------------------------------------------------
 
 
+def resume(at: Place, given: tuple[Any, ...], left: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """Return the initial states of a call, given its own and those that the call before ended with, if any."""
+    return given
+
+
 def read_weights(at: Place, stack: Mapping[tuple[int, int], Params]) -> Params:
     """Return the parameters of a layer and direction."""
     return stack[at.layer, at.direction]
@@ -156,8 +161,8 @@ def last(at: Place, carried: State, stacked: State, lengths: Any) -> State:
     return carried
 
 
-def blank(at: Place, output: Any, valid: Any) -> Any:
-    """Return a direction's output [T, B, R] with zeros where a row has ended."""
+def blank(at: Place, output: Any, states: State, valid: Any) -> Any:
+    """Return a direction's output [T, B, R] with zeros where a row has ended; `states` are those of all steps."""
     return at.lib.xp.where(valid[:, :, None], output, at.lib.xp.zeros_like(output))
 
 
@@ -221,6 +226,7 @@ def note(at: Place, name: str, value: Any) -> Any:
 class Recipe:
     """How a network computes, part by part; `dataclasses.replace` exchanges one."""
 
+    resume: Callable[..., Any] = resume
     read_weights: Callable[..., Any] = read_weights
     start: Callable[..., Any] = start
     sums: Callable[..., Any] = sums
@@ -350,7 +356,7 @@ def _run_direction(
     carried, (shown, states) = at.lib.scan(body, recipe.start(at, call.start), series)
     shown, states = map_tree(lambda array: recipe.turn_back(at, array, call.lengths), (shown, states))
     if valid is not None:
-        shown = recipe.blank(at, shown, valid)
+        shown = recipe.blank(at, shown, states, valid)
     return shown, recipe.last(at, carried, states, call.lengths)
 
 

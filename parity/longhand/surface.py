@@ -68,14 +68,17 @@ def call_layer(
         return recipe.layout(at, array) if batched else array[:, None]
 
     x = time_major(input)
+    given = _states(network, lib.xp, x, hx, batched)
     call = Call(
         x,
-        _states(network, lib.xp, x, hx, batched),
+        recipe.resume(at, given, getattr(module, "left", None)),
         lengths if lengths is None or batched else lib.xp.reshape(lengths, (1,)),
         None if resets is None else time_major(resets[..., None])[..., 0],
         [time_major(mask) for mask in masks or ()],
     )
     output, states = recurrent.run(network, stack_of(module, network), call, recipe)
+    if recipe.resume is not recurrent.resume:
+        object.__setattr__(module, "left", states)  # past Flax's check of what a module may hold
     if not batched:
         return output[:, 0], _as_torch(tuple(part[:, 0] for part in states))
     return recipe.layout(at, output), _as_torch(states)

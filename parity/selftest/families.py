@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from parity.selftest.trial import Trial
 
-FAMILIES = ("recurrent", "functions", "mapping", "losses", "optimizers")
+FAMILIES = ("recurrent", "functions", "mapping", "losses", "optimizers", "averages", "initial")
 
 
 def choose(wanted: Sequence[str]) -> list[Trial]:

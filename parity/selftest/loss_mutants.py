@@ -146,6 +146,18 @@ def ctc_per_sequence(log_probs: Any, targets: Any, frames: Any, labels: Any) -> 
     return jnp.mean(losses.ctc_loss(log_probs, targets, frames, labels, reduction="none"))
 
 
+def ctc_of_optax(log_probs: Any, targets: Any, frames: Any, labels: Any) -> Any:
+    """C14-finite."""
+    steps, places = jnp.arange(len(log_probs)), jnp.arange(targets.shape[1])
+    paddings = (
+        (row[None, :] >= lengths[:, None]).astype(log_probs.dtype)
+        for row, lengths in ((steps, frames), (places, labels))
+    )
+    frame_padding, label_padding = paddings
+    each = optax.ctc_loss(jnp.swapaxes(log_probs, 0, 1), frame_padding, targets, label_padding)
+    return jnp.mean(each / labels)
+
+
 def masked_over_all(x: Any, y: Any, weight: Any) -> Any:
     """C16."""
     return jnp.mean((x - y) ** 2 * weight)
@@ -154,6 +166,11 @@ def masked_over_all(x: Any, y: Any, weight: Any) -> Any:
 def sum_over_time(logits: Any, labels: Any) -> Any:
     """C17."""
     return jnp.sum(_rows(logits, labels)) / len(labels)
+
+
+def unguarded_similarity(x1: Any, x2: Any) -> Any:
+    """C18."""
+    return optax.losses.cosine_similarity(x1, x2)
 
 
 def triple(x: Any, y: Any) -> Any:

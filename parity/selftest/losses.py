@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from parity.losses import judge as losses
 from parity.losses.diagnosis import RATIO, SMOOTHING
+from parity.losses.probes import probes_of
+from parity.probe import Probe
 from parity.selftest.trial import Trial
 from parity.verdict import CaseResult
 
@@ -45,14 +50,17 @@ _MUTANTS: tuple[tuple[Any, ...], ...] = (
     ("C13", "CTCLoss(blank=0)", "jaxrnn.losses.ctc_loss(blank=4)"),
     ("C13-first", "CTCLoss(blank=4)", "jaxrnn.losses.ctc_loss(blank=0)"),
     ("C14", "CTCLoss(zero_infinity=True)", "jaxrnn.losses.ctc_loss()", "non-finite"),
+    ("C14-finite", "CTCLoss(zero_infinity=True)", lambda m: m.ctc_of_optax),
     ("C15", "CTCLoss()", "jaxrnn.losses.ctc_loss()"),
     ("C16", "functional.mse_loss()", lambda m: m.masked_over_all),
     ("C17", _ENTROPY, lambda m: m.sum_over_time),
     ("C17-sum", _ENTROPY, "jaxrnn.losses.cross_entropy(reduction='sum')"),
+    ("C18", "CosineSimilarity()", lambda m: m.unguarded_similarity, "non-finite"),
     (SMOOTHING, "CrossEntropyLoss(label_smoothing=0.1)", "jaxrnn.losses.cross_entropy(label_smoothing=0.15)"),
     (RATIO, "L1Loss()", lambda m: m.sum_of_absolute_errors),
     (RATIO, "L1Loss()", lambda m: m.triple),
 )
+# What is asked where the probes of the loss itself would not show it.
 _TASKS = {"C16": "masked_regression", "C15": "log_ctc"}
 
 
@@ -75,4 +83,15 @@ def _judge(id: str, reference: str, mutant: str | Callable[[Any], Any]) -> CaseR
     candidate: Any = mutant
     if callable(mutant):
         candidate = mutant(importlib.import_module("parity.selftest.loss_mutants"))
-    return losses.judge_loss(candidate, reference, task=_TASKS.get(id), id=reference)
+    probes = _with_a_zero_vector() if id == "C18" else None
+    return losses.judge_loss(candidate, reference, probes, task=_TASKS.get(id), id=reference)
+
+
+def _with_a_zero_vector() -> list[Probe]:
+    """Return pairs of vectors, the third of the first ones being zero."""
+    (probe,) = probes_of("pairs", {})
+    x1, x2 = probe.args
+    rows = np.arange(len(x1))[:, None]
+    return [
+        dataclasses.replace(probe, name="a zero vector", args=(np.where(rows == 2, np.float32(0.0), x1), x2))
+    ]

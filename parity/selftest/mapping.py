@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from parity.cases import Case
-from parity.explaining import explain
+from parity.faults.mapping import diagnose_parameters
 from parity.gates import Array
-from parity.oracle.evidence import Evidence, gather
+from parity.oracle.evidence import gather
 from parity.probe import numpy_dtype
+from parity.selftest.subject import subject
 from parity.selftest.trial import Trial
 from parity.subjects.table import STACK
-from parity.verdict import DIVERGENT, CaseResult
+from parity.verdict import DIVERGENT, CaseResult, Diagnosis
 from parity.weighing import side_of, weigh
 
 FAMILY = "mapping"
+_SHARED = "weights share the memory of the reference's"
 Weights = dict[str, Array]
 Change = Callable[[Weights], Weights]
 
@@ -37,25 +40,39 @@ def trials() -> Iterator[Trial]:
     for mistake in MISTAKES:
         judge = functools.partial(judge_weights, mistake.change, mistake.name)
         yield Trial(mistake.fault, mistake.name, FAMILY, STACK.id, "structure", judge)
+    yield Trial("T05", _SHARED, FAMILY, STACK.id, "structure", judge_shared)
 
 
 def judge_weights(change: Change, name: str = "") -> CaseResult:
     """Judge a faithful model whose own weights were changed."""
-    evidence = _evidence()
+    chosen = subject(STACK.id)
+    (evidence,) = chosen.evidence
     candidate = STACK.candidate()
-    candidate = side_of(candidate).with_weights(candidate, change(dict(evidence.weights)))
+    return chosen.judge(side_of(candidate).with_weights(candidate, change(dict(evidence.weights))), name)
+
+
+def _shared(tensor: torch.Tensor) -> Any:
+    return importlib.import_module("jax").dlpack.from_dlpack(tensor)
+
+
+def judge_shared(hold: Callable[[torch.Tensor], Any] = _shared) -> CaseResult:
+    """Judge a model after a step of the reference; `hold` makes its arrays of the reference's weights."""
+    (probe,) = STACK.probes("designed", 0)
+    evidence = gather(STACK.reference(), probe)
+    before = evidence.weights
+    candidate: Any = side_of(STACK.candidate()).with_weights(STACK.candidate(), before)
+    for name, tensor in evidence.model.named_parameters():
+        if name.startswith("lstm."):  # the readout's kernel is transposed, and so a copy in any case
+            getattr(candidate.lstm, name.removeprefix("lstm.")).set_value(hold(tensor.detach()))
+    with torch.no_grad():
+        for name, tensor in evidence.model.named_parameters():
+            tensor.sub_(0.1 * torch.from_numpy(evidence.gradients[name]))
     judgement = weigh(candidate, evidence)
-    result = CaseResult(STACK.id, name, (judgement.comparison,))
-    if result.verdict != DIVERGENT:
+    result = CaseResult(STACK.id, _SHARED, (judgement.comparison,))
+    if result.verdict != DIVERGENT or judgement.trace is None:
         return result
-    return dataclasses.replace(result, diagnosis=explain.name([judgement]))
-
-
-@functools.cache
-def _evidence() -> Evidence:
-    case: Case = STACK
-    (probe,) = case.probes("designed", 0)
-    return gather(case.reference(), probe)
+    found = diagnose_parameters(judgement.trace.of_kind("param"), before, evidence.weights)
+    return dataclasses.replace(result, diagnosis=Diagnosis(tuple(found), None, len(found)))
 
 
 # The mistakes --------------------------------------------------------------------------------------------------

@@ -115,3 +115,24 @@ def forgetful(lr: float, step: int) -> Candidate:
         return optax.chain(optax.GradientTransformation(init, update), _scaled(lr, factor))
 
     return candidate
+
+
+def accumulated(lr: float, every: int, mean: bool) -> Candidate:
+    """SGD with an update for so many gradients, from their mean or their sum."""
+
+    def candidate(factor: Any) -> optax.GradientTransformation:
+        sgd = optim.sgd(lambda k: lr * factor(every * k + every - 1))
+        # In a run in float32 this is float32, too; its default is so in float64.
+        steps = optax.MultiSteps(sgd, every, use_grad_mean=mean, accumulator_dtype=jnp.float64)
+        return steps.gradient_transformation()
+
+    return candidate
+
+
+def skipping(lr: float, every: int) -> Candidate:
+    """SGD with the last of so many gradients; the others are lost."""
+
+    def candidate(factor: Any) -> optax.GradientTransformation:
+        return _scaled(lr, lambda k: jnp.where((k + 1) % every == 0, factor(k), 0.0))
+
+    return candidate

@@ -6,16 +6,18 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from parity.faults.optimizers import OPTIMIZERS
 from parity.faults.schedules import SCHEDULES
+from parity.longhand.optimizers import Setup
 from parity.optimizers import cases as optimizer_cases
 from parity.optimizers import judge as optimizers
 from parity.optimizers.cases import OptimizerCase
 from parity.optimizers.diagnosis import FITTED
-from parity.optimizers.judge import OptimizerEvidence
-from parity.optimizers.replay import STEPS, designed
+from parity.optimizers.judge import OptimizerEvidence, OptimizerPair
+from parity.optimizers.replay import STEPS, Replay, designed
 from parity.schedules import judge as schedules
 from parity.selftest.trial import Trial
 from parity.verdict import CaseResult
@@ -23,15 +25,60 @@ from parity.verdict import CaseResult
 FAMILY = "optimizers"
 Mutant = str | Callable[[Any], Any]  # a call as text, or a function of parity.selftest.optimizer_mutants
 
+EVERY = 4  # gradients for one update
+
+
+@dataclass(frozen=True)
+class _Accumulated(OptimizerCase):
+    """An optimizer of torch for sums of so many gradients, which is what `backward()` makes of them."""
+
+    def pair(self) -> OptimizerPair:
+        """Return the reference."""
+        return _AccumulatedPair(_accumulating(super().pair().make))
+
+
+class _AccumulatedPair(OptimizerPair):
+    def setup(self, replay: Replay) -> Setup | None:
+        """Return how the optimizer is built."""
+        setup = super().setup(replay)
+        return None if setup is None else dataclasses.replace(setup, every=EVERY)
+
+
+def _accumulating(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a factory of optimizers that see a sum of gradients, and none at all until it is complete."""
+
+    def accumulating(parameters: Any) -> Any:
+        optimizer = make(parameters)
+        held: dict[str, list[Any]] = {name: [] for name in parameters}
+
+        def accumulate(*called: Any) -> None:
+            for name, parameter in parameters.items():
+                held[name].append(parameter.grad)
+                complete = len(held[name]) == EVERY
+                parameter.grad = (
+                    sum(held[name]) if complete else None
+                )  # without a gradient torch leaves it alone
+                if complete:
+                    held[name].clear()
+
+        optimizer.register_step_pre_hook(accumulate)
+        return optimizer
+
+    return accumulating
+
+
 _CASES = {case.id: case for case in optimizer_cases.CASES} | {
     "clip-groups": OptimizerCase(
         "clip-groups", "SGD(lr=1e-2)", "", clip_norm=1e-3, groups={"bias": {"momentum": 0.0}}
-    )
+    ),
+    "sgd-accumulated": _Accumulated("sgd-accumulated", "SGD(lr=1e-2)", ""),
 }
 _DECAY = "optax.add_decayed_weights(0.1)"
 
 # fault, case, mutant
 _MUTANTS: tuple[tuple[str, str, Mutant], ...] = (
+    ("C17-averaged", "sgd-accumulated", lambda m: m.accumulated(1e-2, EVERY, mean=True)),
+    ("C17-last", "sgd-accumulated", lambda m: m.skipping(1e-2, EVERY)),
     ("O01", "adam", "optax.adam(1e-2, eps=0.0, eps_root=1e-8)"),
     ("O02", "radam", "optax.radam(1e-3)"),
     ("O03", "adamw", "optax.adamw(1e-2)"),
@@ -68,6 +115,7 @@ _MUTANTS: tuple[tuple[str, str, Mutant], ...] = (
     ("O15", "adagrad", "optax.adagrad(1e-2)"),
     ("O15-start", "adagrad", "jaxrnn.optim.adagrad(1e-2, initial_accumulator_value=0.1)"),
     ("O15-eps", "adagrad", "optax.adagrad(1e-2, initial_accumulator_value=0.0)"),
+    ("O15-root", "adagrad", "optax.adagrad(1e-2, initial_accumulator_value=0.0, eps=1e-10)"),
     ("O16", "amsgrad", "optax.amsgrad(1e-2, b2=0.9)"),
     ("O16-raw", "amsgrad", "optax.amsgrad(1e-2, b2=0.9, bias_correction_nu=False)"),
     ("O16-ignored", "amsgrad", "optax.adam(1e-2, b2=0.9)"),

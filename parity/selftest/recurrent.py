@@ -1,21 +1,17 @@
-"""Mutants of recurrent layers: every fault of the catalogue, planted in the candidate of a registered case."""
+"""Mutants of recurrent layers: every fault of the catalogue, planted in the candidate of a faithful pair."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from parity.cases import CASES, Case
-from parity.explaining import diagnose, explain
+from parity.cases import Case
 from parity.faults import RECURRENT, Fault
-from parity.longhand import jax_modules, surface
+from parity.longhand import jax_modules, surface, torch_modules
 from parity.longhand.recurrent import Network, Recipe
-from parity.oracle.evidence import Evidence, gather
+from parity.selftest.subject import case_of, subject
 from parity.selftest.trial import Trial
-from parity.verdict import DIVERGENT, CaseResult
-from parity.weighing import weigh
+from parity.verdict import CaseResult
 
 FAMILY = "recurrent"
 # A fault is planted in the first of these that can have it ...
@@ -24,6 +20,7 @@ _HOMES = ("lstm", "gru", "peephole_lstm", "rnn_tanh", "rnn_relu", "lstm_proj", "
 _OTHER_HOMES = {
     "S01": "lstm_plain",
     "S06": "lstm_unbatched",
+    **dict.fromkeys(("S18", "S18-anew", "S18-cut"), "windows"),
     **dict.fromkeys(("S14", "S15", "S16", "S17", "S17-inverted"), "gru_dropout"),
 }
 
@@ -38,39 +35,20 @@ def trials() -> Iterator[Trial]:
 
 
 def judge_planted(case_id: str, fault: Fault) -> CaseResult:
-    """Judge a registered case in whose candidate a fault was planted."""
-    subject = _subject(case_id)
+    """Judge a pair in whose candidate a fault was planted."""
+    chosen = subject(case_id)
 
     def recipe_of(name: str, network: Network) -> Recipe:
         return fault.recipe(network)
 
-    candidate = jax_modules.plant(subject.case.candidate(), recipe_of)
-    judgements = [weigh(candidate, evidence) for evidence in subject.evidence]
-    result = CaseResult(case_id, fault.name, tuple(judgement.comparison for judgement in judgements))
-    if result.verdict != DIVERGENT:
-        return result
-    return dataclasses.replace(result, diagnosis=explain.name(judgements, subject.dictionary))
-
-
-class _Subject(NamedTuple):
-    case: Case
-    evidence: list[Evidence]
-    dictionary: diagnose.Dictionary
-
-
-@functools.cache
-def _subject(case_id: str) -> _Subject:
-    """Return a case with all that its mutants share."""
-    case = _case(case_id)
-    reference = case.reference()
-    found = [gather(reference, probe) for probe in case.probes("designed", 0)]
-    return _Subject(case, found, diagnose.Dictionary())
+    return chosen.judge(jax_modules.plant(chosen.case.candidate(), recipe_of), fault.name)
 
 
 def _home(fault: Fault) -> Case:
     homes = [_OTHER_HOMES[fault.id]] if fault.id in _OTHER_HOMES else _HOMES
-    return next(case for case in map(_case, homes) if fault.possible(surface.network_of(case.reference())))
+    return next(case for case in map(case_of, homes) if any(map(fault.possible, _networks(case))))
 
 
-def _case(id: str) -> Case:
-    return next(case for case in CASES if case.id == id)
+def _networks(case: Case) -> list[Network]:
+    parts = torch_modules.recurrent_parts(case.reference())
+    return [surface.network_of(part) for part in parts.values()]

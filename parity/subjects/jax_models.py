@@ -129,6 +129,21 @@ def ask(before: Array, after: Array) -> Array:
     return after
 
 
+def penalty(lengths: Array) -> Array:
+    """Return what the logarithm of a sequence's probability is divided by."""
+    return ((5.0 + lengths) / 6.0) ** 0.6
+
+
+def force(ended: Array, forced: Array, surprise: Array) -> Array:
+    """Return log-probabilities of the next token, where a sequence has ended `forced`."""
+    return jnp.where(ended[:, :, None], forced, surprise)
+
+
+def covered(coverage: Array) -> Array:
+    """Return what of each key's attention counts."""
+    return jnp.minimum(coverage, 1.0)
+
+
 @dataclass(frozen=True)
 class Parts:
     """How the models compute, part by part; `dataclasses.replace` exchanges one."""
@@ -156,6 +171,9 @@ class Parts:
     bridge: Callable[[Array], Array] = bridge
     ask: Callable[[Array, Array], Array] = ask
     feed: Callable[[Array], Array] = same
+    penalty: Callable[[Array], Array] = penalty
+    force: Callable[[Array, Array, Array], Array] = force
+    covered: Callable[[Array], Array] = covered
     carry: Callable[[Array], Array] = same
     deliver: Callable[[Array], Array] = same
 
@@ -302,6 +320,62 @@ class Translator(nnx.Module):
         return jnp.swapaxes(logits, 0, 1), jnp.swapaxes(weights, 0, 1)
 
 
+class BeamSearch(nnx.Module):
+    """A decoder with attention and a search for its best sequences; token 0 ends them, token 1 begins them."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        embedded: int,
+        memory: int,
+        hidden: int,
+        beams: int,
+        steps: int,
+        *,
+        parts: Parts = FAITHFUL,
+    ) -> None:
+        self.embedding = nnx.Embed(vocabulary, embedded, rngs=nnx.Rngs(0))
+        self.decoder = jaxrnn.GRUCell(embedded, hidden, rngs=nnx.Rngs(0))
+        self.attention = _LuongAttention(hidden, memory)
+        self.readout = _new(hidden + memory, vocabulary)
+        self.beams, self.steps = beams, steps
+        self.parts = parts
+
+    def __call__(self, h: Array, memory: Array, ignored: Array) -> tuple[Array, Array]:
+        """Return the sequences `[B, K, T]`, the best first, and their scores `[B, K]`."""
+        parts, table = self.parts, self.embedding.embedding[...]
+        batch, beams, vocabulary = len(h), self.beams, len(table)
+        forced = jnp.full(vocabulary, -jnp.inf, h.dtype).at[0].set(0.0)
+        total = jnp.full((batch, beams), -jnp.inf, h.dtype).at[:, 0].set(0.0)
+        keys = self.attention.key(memory)
+        h = jnp.repeat(h[:, None], beams, axis=1)
+        tokens = jnp.ones((batch, beams, 1), jnp.int32)
+        ended = jnp.zeros((batch, beams), bool)
+        lengths = jnp.zeros((batch, beams), h.dtype)
+        coverage = jnp.zeros((batch, beams, memory.shape[1]), h.dtype)
+        for _ in range(self.steps):
+            h = jax.vmap(self.decoder)(table[tokens[:, :, -1]], h)
+            scores = jnp.einsum("bsh,bkh->bks", keys, h)
+            weights = parts.weigh(scores, parts.select(~ignored[:, None, :]), -jnp.inf)
+            context = jnp.einsum("bks,bsm->bkm", weights, memory)
+            surprise = jax.nn.log_softmax(self.readout(jnp.concatenate([h, context], axis=-1)))
+            lengths = lengths + ~ended
+            coverage = coverage + jnp.where(ended[:, :, None], 0.0, weights)
+            sums = total[:, :, None] + parts.force(ended, forced, surprise)
+            ranked = sums / parts.penalty(lengths)[:, :, None]
+            _, best = lax.top_k(ranked.reshape(batch, -1), beams)
+            chosen, token = best // vocabulary, best % vocabulary
+            total = jnp.take_along_axis(sums.reshape(batch, -1), best, axis=1)
+            rows = jnp.arange(batch)[:, None]
+            h, lengths, coverage = (each[rows, chosen] for each in (h, lengths, coverage))
+            tokens = jnp.concatenate([tokens[rows, chosen], token[:, :, None]], axis=2)
+            ended = ended[rows, chosen] | (token == 0)
+        kept = jnp.where(ignored[:, None, :], 1.0, coverage)
+        result = total / parts.penalty(lengths) + 0.2 * jnp.log(parts.covered(kept)).sum(-1)
+        result, order = lax.top_k(result, beams)
+        return tokens[jnp.arange(batch)[:, None], order, 1:], result
+
+
 class TiedModel(nnx.Module):
     """A language model of one step whose softmax shares the embedding."""
 
@@ -317,6 +391,21 @@ class TiedModel(nnx.Module):
         rows = self.parts.look_up(table, tokens)
         h = jnp.tanh(rows @ self.parts.kernel(self.hidden.kernel[...]) + self.hidden.bias[...])
         return self.parts.deliver(h @ table.T)
+
+
+class Windows(nnx.Module):
+    """Two LSTMs that read a series in two calls: one begins both anew, one goes on where it was."""
+
+    def __init__(self, features: int, hidden: int, *, parts: Parts = FAITHFUL) -> None:
+        self.anew = jaxrnn.LSTM(features, hidden, batch_first=True, rngs=nnx.Rngs(0))
+        self.on = jaxrnn.LSTM(features, hidden, batch_first=True, rngs=nnx.Rngs(0))
+
+    def __call__(
+        self, first: Array, second: Array, state: tuple[Array, Array]
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return the outputs of all four calls; `state` is what the second LSTM begins with."""
+        before, state = self.on(first, state)
+        return self.anew(first)[0], self.anew(second)[0], before, self.on(second, state)[0]
 
 
 class Stack(nnx.Module):

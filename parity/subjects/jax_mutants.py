@@ -135,6 +135,9 @@ SEQUENCES: tuple[Mutant, ...] = (
     Mutant(
         "A12-reverse", "translator", "semantic", {"bridge": lambda h_n: jnp.concatenate([h_n[1]] * 2, -1)}
     ),
+    Mutant("A14", "beam_search", "semantic", {"penalty": jnp.ones_like}),
+    Mutant("A14-end", "beam_search", "semantic", {"force": lambda ended, forced, surprise: surprise}),
+    Mutant("A14-coverage", "beam_search", "semantic", {"covered": jnp.ones_like}),
     Mutant("N11", "translator", "semantic", {"carry": _in_bfloat16}),
     Mutant("E01", "tied", "semantic", {"look_up": lambda table, tokens: table[tokens]}),
     Mutant(
@@ -161,6 +164,31 @@ def _layer_norm(
         return weight * (x - jnp.mean(x, axis=-1, keepdims=True)) / divisor + bias
 
     return {"layer_norm": norm}
+
+
+def _of_gates(change: Callable[..., Array]) -> dict[str, Callable[..., Any]]:
+    """Exchange the norms of the gates' sums, not that of the cell state."""
+
+    def norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        chosen = change if x.shape[-1] % 4 == 0 else faithful.layer_norm
+        return chosen(x, weight, bias, eps)
+
+    return {"layer_norm": norm}
+
+
+def _gate_by_gate(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    ones, zeros = jnp.ones_like(weight), jnp.zeros_like(bias)
+    gates = zip(*(jnp.split(each, 4, axis=-1) for each in (x, ones, zeros)), strict=True)
+    normed = [faithful.layer_norm(sums, one, zero, eps) for sums, one, zero in gates]
+    return jnp.concatenate(normed, axis=-1) * weight + bias
+
+
+def _bias_before(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    return faithful.layer_norm(x + bias, weight, jnp.zeros_like(bias), eps)
+
+
+def _shared_gain(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    return faithful.layer_norm(x, jnp.tile(weight[: len(weight) // 4], 4), bias, eps)
 
 
 def _fast_layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -199,6 +227,9 @@ NORMS: tuple[Mutant, ...] = (
             Mutant("N03-unbiased", subject, "semantic", _layer_norm(ddof=1, outside=True)),
         )
     ),
+    Mutant("L28", "normed_lstm", "semantic", _of_gates(_gate_by_gate)),
+    Mutant("L28-bias", "normed_lstm", "semantic", _of_gates(_bias_before)),
+    Mutant("L28-gain", "normed_lstm", "semantic", _of_gates(_shared_gain)),
     Mutant("N01-0.001", "layer_norm", "semantic", _layer_norm(1e-3)),
     Mutant("N01", "rms_norm", "semantic", {"rms_norm": _rms_norm}),
     Mutant("N01", "batch_norm_train", "semantic", _batch_norm(eps=1e-6)),

@@ -20,6 +20,7 @@ from parity.probe import Probe
 BATCH, QUERIES, KEYS, FEATURES, MEMORY, HIDDEN, OUT = 5, 4, 6, 3, 8, 7, 2
 WIDTH, HEADS = 12, 3  # of nn.MultiheadAttention: 4 features a head
 SOURCE, TARGET, EMBEDDED = 13, 11, 3
+BEAMS, SEARCHED = 4, 9
 
 Probes = Callable[[str, int], list[Probe]]
 RUNNING_MEAN = np.linspace(-0.5, 0.7, FEATURES, dtype=np.float32)
@@ -90,6 +91,12 @@ def _translation(probe_set: str, seed: int) -> list[Probe]:
     return [_probe("tokens", rng, (source, target, _ignored(rng, empty=False)))]
 
 
+def _search(probe_set: str, seed: int) -> list[Probe]:
+    rng = np.random.default_rng(seed)
+    h, memory = 0.5 * _normal(rng, BATCH, HIDDEN), _normal(rng, BATCH, KEYS, MEMORY)
+    return [_probe("decoder", rng, (h, memory, _ignored(rng, empty=False)))]
+
+
 def _tokens(dtype: str, probe_set: str, seed: int) -> list[Probe]:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, TARGET, (BATCH, QUERIES)).astype(np.int32)
@@ -101,6 +108,13 @@ def _sequence(probe_set: str, seed: int) -> list[Probe]:
     rng = np.random.default_rng(seed)
     states = tuple(0.5 * _normal(rng, BATCH, HIDDEN) for _ in range(2))
     return [_probe("1x", rng, (_normal(rng, BATCH, QUERIES, FEATURES), states))]
+
+
+def _two_windows(probe_set: str, seed: int) -> list[Probe]:
+    rng = np.random.default_rng(seed)
+    first, second = (_normal(rng, BATCH, steps, FEATURES) for steps in (QUERIES, KEYS))
+    state = tuple(0.5 * _normal(rng, 1, BATCH, HIDDEN) for _ in range(2))
+    return [_probe("1x", rng, (first, second, state))]
 
 
 def _rows(probe_set: str, seed: int) -> list[Probe]:
@@ -217,6 +231,18 @@ SUBJECTS: tuple[Case, ...] = (
         EMBEDDED,
         HIDDEN,
     ),
+    _subject(
+        "beam_search",
+        "BeamSearch",
+        "a decoder's best sequences, found by a beam search",
+        _search,
+        TARGET,
+        EMBEDDED,
+        MEMORY,
+        HIDDEN,
+        BEAMS,
+        SEARCHED,
+    ),
     *(
         _subject(
             id,
@@ -229,6 +255,7 @@ SUBJECTS: tuple[Case, ...] = (
         for id, dtype in (("tied", "float32"), ("tied_bfloat16", "bfloat16"))
     ),
     _subject("normed_lstm", "NormedLSTM", "an LSTM with layer norms", _sequence, FEATURES, HIDDEN),
+    _subject("windows", "Windows", "LSTMs called twice", _two_windows, FEATURES, HIDDEN),
     _subject("layer_norm", "NormAndLinear", "layer norm and linear", _rows, MEMORY, HIDDEN),
     _subject("rms_norm", "RootMeanSquare", "RMS norm with its default eps", _unit_rows, MEMORY),
     _batch_normed("batch_norm_train", training=True),

@@ -121,6 +121,64 @@ class Translator(nn.Module):
         return torch.stack(logits, dim=1), torch.stack(weights, dim=1)
 
 
+class BeamSearch(nn.Module):
+    """A decoder with Luong's attention and a search for its best sequences, Wu et al. (2016)::
+
+        score = Σ log p / ((5 + L) / 6)^0.6 + 0.2 Σ_s log min(Σ_t a_ts, 1)
+
+    https://arxiv.org/abs/1609.08144. Token 0 ends a sequence, token 1 begins it.
+    """
+
+    def __init__(
+        self, vocabulary: int, embedded: int, memory: int, hidden: int, beams: int, steps: int
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedded)
+        self.decoder = nn.GRUCell(embedded, hidden)
+        self.attention = LuongAttention(hidden, memory)
+        self.readout = nn.Linear(hidden + memory, vocabulary)
+        self.vocabulary, self.beams, self.steps = vocabulary, beams, steps
+
+    def forward(self, h: Tensor, memory: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sequences `[B, K, T]`, the best first, and their scores `[B, K]`."""
+        batch, beams = len(h), self.beams
+        h, memory, ignored = (each.repeat_interleave(beams, dim=0) for each in (h, memory, ignored))
+        forced = torch.full((self.vocabulary,), -math.inf, dtype=h.dtype)
+        forced[0] = 0.0
+        total = torch.full((batch, beams), -math.inf, dtype=h.dtype)
+        total[:, 0] = 0.0
+        tokens = torch.ones(batch, beams, 1, dtype=torch.long)
+        ended = torch.zeros(batch, beams, dtype=torch.bool)
+        lengths = torch.zeros(batch, beams, dtype=h.dtype)
+        coverage = torch.zeros(batch, beams, memory.shape[1], dtype=h.dtype)
+        for _ in range(self.steps):
+            h = self.decoder(self.embedding(tokens[:, :, -1].flatten()), h)
+            context, weights = self.attention(h, memory, ignored)
+            logits = self.readout(torch.cat([h, context], dim=-1))
+            surprise = F.log_softmax(logits, dim=-1).unflatten(0, (batch, beams))
+            running = (~ended).to(h.dtype)
+            lengths = lengths + running
+            coverage = coverage + running[:, :, None] * weights.unflatten(0, (batch, beams))
+            sums = total[:, :, None] + torch.where(ended[:, :, None], forced, surprise)
+            ranked = sums / self.penalty(lengths)[:, :, None]
+            best = ranked.flatten(1).topk(beams, dim=1).indices
+            chosen, token = best // self.vocabulary, best % self.vocabulary
+            total = sums.flatten(1).gather(1, best)
+            rows = torch.arange(batch)[:, None]
+            h = h.unflatten(0, (batch, beams))[rows, chosen].flatten(0, 1)
+            lengths, coverage = lengths[rows, chosen], coverage[rows, chosen]
+            tokens = torch.cat([tokens[rows, chosen], token[:, :, None]], dim=2)
+            ended = ended[rows, chosen] | (token == 0)
+        kept = torch.where(ignored.unflatten(0, (batch, beams)), 1.0, coverage)
+        scores = total / self.penalty(lengths) + 0.2 * kept.clamp(max=1.0).log().sum(-1)
+        order = scores.argsort(dim=1, descending=True)
+        return tokens.gather(1, order[:, :, None].expand_as(tokens))[:, :, 1:], scores.gather(1, order)
+
+    def penalty(self, lengths: Tensor) -> Tensor:
+        """Return what the logarithm of a sequence's probability is divided by."""
+        return ((5.0 + lengths) / 6.0) ** 0.6
+
+
 class TiedModel(nn.Module):
     """A language model of one step whose softmax shares the embedding, token 0 being padding."""
 
@@ -157,6 +215,22 @@ class NormedLSTM(nn.Module):
             h = torch.sigmoid(o) * torch.tanh(self.norm_cell(c))
             outputs.append(h)
         return torch.stack(outputs, dim=1), (h, c)
+
+
+class Windows(nn.Module):
+    """Two LSTMs that read a series in two calls: one begins both anew, one goes on where it was."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.anew = nn.LSTM(features, hidden, batch_first=True)
+        self.on = nn.LSTM(features, hidden, batch_first=True)
+
+    def forward(
+        self, first: Tensor, second: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the outputs of all four calls; `state` is what the second LSTM begins with."""
+        before, state = self.on(first, state)
+        return self.anew(first)[0], self.anew(second)[0], before, self.on(second, state)[0]
 
 
 class Stack(nn.Module):

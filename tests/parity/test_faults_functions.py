@@ -23,6 +23,7 @@ from parity.oracle.evidence import gather
 from parity.probe import Probe
 from parity.running import torch_side
 from parity.selftest import functions as selftest
+from parity.selftest.subject import subject
 from parity.selftest.trial import run_trial
 from parity.subjects.jax_mutants import MUTANTS
 from parity.subjects.table import SUBJECTS
@@ -249,8 +250,8 @@ def test_what_is_as_near_as_rounding_is_no_other_function():
 
 
 def test_a_faithful_candidate_gets_no_diagnosis():
-    subject = selftest._subject("layer_norm")
-    judgements = [weigh(subject.case.candidate(), evidence) for evidence in subject.evidence]
+    chosen = subject("layer_norm")
+    judgements = [weigh(chosen.case.candidate(), evidence) for evidence in chosen.evidence]
     answers = [Answer(j.evidence, j.trace64) for j in judgements]
     assert diagnose.diagnose(answers) is None
     assert diagnose_numeric(judgements) is None
@@ -382,10 +383,10 @@ def test_a_relation_need_only_hold_where_something_differs():
 
 def test_errors_of_a_known_size_are_named_by_it_where_none_fits_one_by_one():
     """Operands that are rounded the other way give errors of the same size at other places."""
-    subject = selftest._subject("layer_norm")
+    chosen = subject("layer_norm")
     judgements = []
-    for evidence in subject.evidence:
-        judgement = weigh(subject.case.candidate(), evidence)
+    for evidence in chosen.evidence:
+        judgement = weigh(chosen.case.candidate(), evidence)
         rng = np.random.default_rng(1)
         tensors = tuple(
             dataclasses.replace(tensor, rho_rms=1e4, rho_max=1e4, rho_limits=(4.0, 6.0))

@@ -1,5 +1,6 @@
 """Mistakes in carrying weights over are found in the parameters themselves, and called by their names."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,6 +38,19 @@ def test_the_mistake_is_killed_by_its_gate_and_called_by_its_name(trial):
 def test_right_parameters_get_no_diagnosis():
     assert diagnose_parameters(REFERENCE, REFERENCE) == []
     assert selftest.judge_weights(lambda weights: weights).verdict == "EQUIVALENT"
+
+
+def test_weights_that_were_copied_stay_when_the_reference_is_trained():
+    assert selftest.judge_shared(lambda tensor: jnp.array(tensor.numpy(), copy=True)).verdict == "EQUIVALENT"
+
+
+def test_only_what_moved_with_the_reference_is_called_shared():
+    became = {name: array - np.float32(0.1) for name, array in REFERENCE.items()}
+    wrong = changed(fc__bias=became["fc.bias"], fc__weight=-REFERENCE["fc.weight"])
+    found = diagnose_parameters(wrong, REFERENCE, became)
+    assert [each.id for each in found] == ["T05", "T09"]
+    assert found[0].name.startswith("fc.bias: ")
+    assert [each.id for each in diagnose_parameters(wrong, REFERENCE)] == ["T09", "T10"]
 
 
 def test_the_explanation_names_the_parameters_and_what_to_do():

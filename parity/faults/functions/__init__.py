@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.faults.functions import activations, attention, norms, tokens
+from parity.faults.functions import activations, attention, norms, search, tokens
 from parity.faults.substitution import Substitution
 
 FAULTS: tuple[Substitution, ...] = (
@@ -10,4 +10,5 @@ FAULTS: tuple[Substitution, ...] = (
     *norms.FAULTS,
     *activations.FAULTS,
     *tokens.FAULTS,
+    *search.FAULTS,
 )

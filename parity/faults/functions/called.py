@@ -50,6 +50,8 @@ MATMUL: Functions = (
     torch.mm,
     torch.Tensor.mm,
 )
+POWER: Functions = (torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
+CLAMP: Functions = (torch.clamp, torch.Tensor.clamp, torch.clip, torch.Tensor.clip)
 GRU_CELL: Functions = (torch.gru_cell,)
 LSTM_CELL: Functions = (torch.lstm_cell,)
 RNN_CELLS: Functions = (torch.rnn_tanh_cell, torch.rnn_relu_cell)

@@ -167,6 +167,44 @@ def momentum(value: float) -> dict[Function, Function]:
     return dict(each((BATCH_NORM, batch_norm(momentum_of=lambda own: value))))
 
 
+# The norms of an LSTM's gates --------------------------------------------------------------------------------
+
+GATES = 4
+
+
+def _of_gates(change: Callable[..., Tensor]) -> Function:
+    """Exchange `F.layer_norm` where it norms the sums of all gates: `change(input, weight, bias, width, eps)`."""
+
+    def norm(
+        input: Tensor,
+        normalized_shape: Sequence[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+        *ignored: Any,
+    ) -> Tensor:
+        (width,) = normalized_shape
+        if width % GATES:
+            return torch.layer_norm(input, normalized_shape, weight, bias, eps)
+        return change(input, weight, bias, width, eps)
+
+    return norm
+
+
+def _gate_by_gate(input: Tensor, weight: Any, bias: Any, width: int, eps: float) -> Tensor:
+    gates = input.unflatten(-1, (GATES, -1))
+    return _affine(torch.layer_norm(gates, gates.shape[-1:], eps=eps).flatten(-2), weight, bias)
+
+
+def _bias_before(input: Tensor, weight: Any, bias: Any, width: int, eps: float) -> Tensor:
+    return torch.layer_norm(input if bias is None else input + bias, (width,), weight, None, eps)
+
+
+def _shared_gain(input: Tensor, weight: Any, bias: Any, width: int, eps: float) -> Tensor:
+    shared = None if weight is None else weight[: width // GATES].repeat(GATES)
+    return torch.layer_norm(input, (width,), shared, bias, eps)
+
+
 def _divided_by(divisor: Divisor, variance: Variance = biased) -> dict[Function, Function]:
     return {
         **each((LAYER_NORM, layer_norm(variance, divisor)), (BATCH_NORM, batch_norm(variance, divisor))),
@@ -224,6 +262,27 @@ FAULTS: tuple[Substitution, ...] = (
         "norm divides by std(n - 1) + eps",
         "sqrt(variance + eps), variance over n",
         _divided_by(root_plus_eps, unbiased),
+    ),
+    _only(
+        LAYER_NORM,
+        _of_gates(_gate_by_gate),
+        "L28",
+        "layer norm of each of four gates by itself",
+        "norm the sums of all gates together, over 4 H features",
+    ),
+    _only(
+        LAYER_NORM,
+        _of_gates(_bias_before),
+        "L28-bias",
+        "layer norm's bias added before the norm",
+        "norm first: (x - E[x]) / sqrt(Var[x] + eps) w + b",
+    ),
+    _only(
+        LAYER_NORM,
+        _of_gates(_shared_gain),
+        "L28-gain",
+        "layer norm's gain shared by four gates",
+        "each gate has a gain of its own: the norm's weight has 4 H elements",
     ),
     _only(
         BATCH_NORM,
