@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from parity.cases import CASES
-from parity.cli.shared import check_destination, one_torch_thread
+from parity.cli.shared import (
+    Destinations,
+    one_torch_thread,
+    plain_table,
+    results_option,
+    seed_option,
+    show_progress,
+)
 from parity.environment import environment
 from parity.report.terminal import make_console
 from parity.verdict import EXIT_DIVERGENT, EXIT_EQUIVALENT
@@ -24,10 +28,8 @@ from parity.verdict import EXIT_DIVERGENT, EXIT_EQUIVALENT
 @click.option(
     "--tensors", type=click.IntRange(min=100), default=5_000, show_default=True, help="How many to compare."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here."
-)
+@seed_option("The first seed.")
+@results_option
 def calibrate(tensors: int, seed: int, json_path: Path | None) -> None:
     """Judge honest pairs: how many are taken for wrong, and how far the others are from it.
 
@@ -35,20 +37,15 @@ def calibrate(tensors: int, seed: int, json_path: Path | None) -> None:
     """
     from parity.calibrate import run_null
 
-    if json_path is not None:
-        check_destination(json_path)
+    destinations = Destinations({".json": json_path})
+    destinations.clear()
     started = time.perf_counter()
-    columns = (TextColumn("honest tensors"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        one_torch_thread(),
-        Progress(*columns, console=make_console(stderr=True), transient=True) as progress,
-    ):
-        task = progress.add_task("", total=tensors)
-        run = run_null(CASES, tensors, seed, lambda run: progress.update(task, completed=run.tensors))
+    with one_torch_thread(), show_progress(tensors) as steps:
+        steps.say("honest tensors")
+        run = run_null(CASES, tensors, seed, lambda run: steps.reach(run.tensors))
     console, tails, seconds = make_console(), run.tails(), time.perf_counter() - started
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("share of the limit", "tensors", "median", "largest", "tail shape", "P(exceeds)"):
-        table.add_column(heading, justify="left" if heading.startswith("share") else "right")
+    numbers = ("tensors", "median", "largest", "tail shape", "P(exceeds)")
+    table = plain_table("share of the limit", *numbers, right=numbers)
     for tail in tails:
         table.add_row(
             tail.measure,
@@ -65,8 +62,8 @@ def calibrate(tensors: int, seed: int, json_path: Path | None) -> None:
         f"{len(run.alarms)} false alarms in {run.tensors} tensors of honest pairs (below {run.upper_bound:.0e} "
         f"per tensor with 95 % confidence); {seconds:.0f} s"
     )
-    if json_path is not None:
-        found = {
+    destinations.write_results(
+        {
             "command": f"parity calibrate --tensors {tensors} --seed {seed}",
             "tensors": run.tensors,
             "false_alarms": run.alarms,
@@ -75,5 +72,5 @@ def calibrate(tensors: int, seed: int, json_path: Path | None) -> None:
             "seconds": round(seconds),
             "environment": environment(),
         }
-        json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    )
     sys.exit(EXIT_DIVERGENT if run.alarms else EXIT_EQUIVALENT)

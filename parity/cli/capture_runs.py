@@ -13,7 +13,7 @@ from parity.capture import Subject, capture_candidate, capture_reference, requir
 from parity.cases import CASES, Case
 from parity.cli.check_models import Question, question_options
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import load_factory, one_torch_thread
+from parity.cli.shared import given, load_factory, one_torch_thread
 from parity.dumps import REFERENCE, DumpError, compare_dumps, read, require_new
 from parity.inputs import with_batch
 from parity.probe import Probe
@@ -58,14 +58,14 @@ def capture_a_reference(
             return [_subject(reference, factory, ask)]
     else:
         chosen = _chosen(cases)
-        if own_weights or question.inputs or question.shapes or question.dtype:
+        if given("own_weights", "inputs", "shapes", "dtype"):
             raise click.UsageError(
                 "a CASE brings its own inputs; --own-weights, --inputs, ... go with --reference."
             )
-        probe_set, seed = question.probe_set or "designed", question.seed or 0
+        drawn = (question.probe_set, question.seed)
 
         def subjects() -> list[Subject]:
-            return [Subject(c.id, c.summary, c.reference(), c.probes(probe_set, seed)) for c in chosen]
+            return [Subject(c.id, c.summary, c.reference(), c.probes(*drawn)) for c in chosen]
 
     def write() -> None:
         capture_reference(subjects(), folder, click.echo)

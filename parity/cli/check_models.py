@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from parity.cases import INSTALL
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import load_factory, one_torch_thread
-from parity.environment import environment
+from parity.cli.shared import draw_options, given, load_factory, one_torch_thread, read_call, torch_missing
 from parity.gates import PRECISIONS
 from parity.inputs import Drawn, ambiguous_axes, parse_input, probes_of, with_batch
 from parity.judge import judge_models, port
-from parity.probe import SETS, Probe
-from parity.verdict import CaseResult, Report
+from parity.probe import Probe
+from parity.verdict import CaseResult
 from parity.weighing import put_in_words, require_models
-
-Weights = str | None  # "own", "ported", or None: drawn by the probes
 
 
 def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,12 +33,13 @@ def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="An argument to draw, as x=5,9,3, ids=int:5,9<100 or mask=bool:5,9; repeat it for more.",
         ),
+        draw_options,
         click.option(
-            "--probe", "probe_set", type=click.Choice(SETS), help="One scale or three.  [default: designed]"
-        ),
-        click.option("--seed", type=click.IntRange(min=0), help="Seed of every draw.  [default: 0]"),
-        click.option(
-            "--dtype", type=click.Choice(sorted(PRECISIONS)), help="Precision under test.  [default: float32]"
+            "--dtype",
+            type=click.Choice(sorted(PRECISIONS)),
+            default="float32",
+            show_default=True,
+            help="Precision under test.",
         ),
     )
     for option in reversed(options):
@@ -58,39 +53,42 @@ class Question:
 
     inputs: str | None
     shapes: tuple[str, ...]
-    probe_set: str | None
-    seed: int | None
-    dtype: str | None
+    probe_set: str
+    seed: int
+    dtype: str
 
     def prepared(self, own_weights: bool) -> Callable[[Any], list[Probe]]:
         """Return the function that makes probes for a reference; what is wrong with the options is said now."""
         if (self.inputs is None) == (not self.shapes):
             raise click.UsageError("say what the models are called with: either --inputs or --input x=5,9,3.")
-        given = {"probe_set": self.probe_set, "seed": self.seed, "dtype": self.dtype}
-        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        options: dict[str, Any] = {"probe_set": self.probe_set, "seed": self.seed, "dtype": self.dtype}
         if self.inputs is None:
-            arguments = dict(_parsed(text) for text in self.shapes)
+            arguments = dict(read_call(_argument, text) for text in self.shapes)
             if len(arguments) < len(self.shapes):
                 raise click.UsageError(f"--input names an argument twice: {', '.join(self.shapes)}.")
             return Drawn(arguments, own_weights=own_weights, **options).probes
-        factory = load_factory("--inputs", self.inputs)
+        factory, stated = load_factory("--inputs", self.inputs), given(*options)
 
         def probes(reference: Any) -> list[Probe]:
             made = factory()
-            if options and _are_probes(made):
+            if stated and _are_probes(made):
                 raise click.UsageError(
-                    f"the probes of --inputs bring their own {', '.join(options)}: leave these options out."
+                    f"the probes of --inputs bring their own {', '.join(stated)}: leave these options out."
+                )
+            if "probe_set" in stated and own_weights:
+                raise click.UsageError(
+                    "--probe: neither inputs nor weights are drawn; leave this option out."
                 )
             return probes_of(made, own_weights=own_weights, **options)
 
         return probes
 
 
-def _parsed(text: str) -> tuple[str, Any]:
+def _argument(text: str) -> tuple[str, Any]:
     try:
         return parse_input(text)
     except ValueError as error:
-        raise click.UsageError(f"--input {error}") from error
+        raise ValueError(f"--input {error}") from error
 
 
 def _are_probes(made: Any) -> bool:
@@ -104,24 +102,23 @@ def _are_probes(made: Any) -> bool:
 @click.option("--candidate", required=True, metavar="PKG.MOD:FACTORY", help="Makes the flax.nnx.Module.")
 @click.option(
     "--port",
-    "weights",
-    flag_value="ported",
+    "ported",
+    is_flag=True,
     help="Judge with the reference's weights, copied by torch's names.  [default: with drawn ones]",
 )
-@click.option(
-    "--own-weights", "weights", flag_value="own", help="Judge with the weights that each model has."
-)
+@click.option("--own-weights", "own", is_flag=True, help="Judge with the weights that each model has.")
 @question_options
 @report_options
 def check(
     reference: str,
     candidate: str,
-    weights: Weights,
+    ported: bool,
+    own: bool,
     inputs: str | None,
     shapes: tuple[str, ...],
-    probe_set: str | None,
-    seed: int | None,
-    dtype: str | None,
+    probe_set: str,
+    seed: int,
+    dtype: str,
     **destinations: Any,
 ) -> None:
     """Judge a model of your own by the one that it was ported from.
@@ -132,36 +129,34 @@ def check(
     """
     publisher = Publisher(**destinations)
     question = Question(inputs, shapes, probe_set, seed, dtype)
+    if ported and own:
+        raise click.UsageError(
+            "--port takes the reference's weights and --own-weights each model's: give one."
+        )
     publisher.clear()
-    if importlib.util.find_spec("torch") is None:
-        missing = CaseResult("check", reference, not_run=f"torch not installed; {INSTALL['torch']}")
-        _finish(publisher, missing, time.perf_counter())
-    factories = load_factory("--candidate", candidate), load_factory("--reference", reference)
-    ask = question.prepared(own_weights=weights is not None)
     started = time.perf_counter()
+    missing = torch_missing()
+    if missing:
+        publisher.finish([CaseResult("check", reference, not_run=missing)], started)
+    factories = load_factory("--candidate", candidate), load_factory("--reference", reference)
+    ask = question.prepared(own_weights=ported or own)
     with one_torch_thread():
-        result = _check(f"{candidate} against {reference}", factories, ask, weights, publisher.say)
-    _finish(publisher, result, started)
-
-
-def _finish(publisher: Publisher, result: CaseResult, started: float) -> None:
-    report = Report((result,), environment(), time.perf_counter() - started)
-    publisher.publish(report)
-    sys.exit(report.exit_code)
+        result = _check(f"{candidate} against {reference}", factories, ask, own, publisher.say)
+    publisher.finish([result], started)
 
 
 def _check(
     summary: str,
     factories: Sequence[Callable[[], Any]],
     ask: Callable[[Any], list[Probe]],
-    weights: Weights,
+    own_weights: bool,
     say: Callable[[str], None],
 ) -> CaseResult:
     """Build both models and put the question to them."""
     try:
         candidate, reference = (factory() for factory in factories)
         require_models(candidate, reference)
-        misfit = None if weights == "own" else _misfit(candidate, reference)
+        misfit = None if own_weights else _misfit(candidate, reference)
         probes = ask(reference)
         notes = _notes(probes)
     except click.UsageError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from parity.cli.shared import check_destination, one_torch_thread
+from parity.cli.shared import FILE, check_destination, one_torch_thread
 from parity.gallery.entries import ENTRIES
 from parity.gallery.entry import Entry, Finding, judge_entry
 from parity.gallery.page import diagnosis_of, to_markdown
@@ -19,7 +19,7 @@ from parity.verdict import ERROR, EXIT_ENVIRONMENT, EXIT_ERROR, EXIT_INCONCLUSIV
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Also write the page here, for instance docs/findings.md.",
 )
 def findings(names: tuple[str, ...], output: Path | None) -> None:

@@ -6,9 +6,9 @@ import importlib
 import importlib.util
 
 import click
-from rich.table import Table
 
 from parity.cases import CASES
+from parity.cli.shared import plain_table
 from parity.environment import environment
 from parity.report.terminal import make_console
 
@@ -16,9 +16,8 @@ from parity.report.terminal import make_console
 @click.command("list")
 def list_cases() -> None:
     """List the registered cases."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "what is compared", "needs"):
-        table.add_column(heading, no_wrap=heading == "case")
+    table = plain_table("case", "what is compared", "needs")
+    table.columns[0].no_wrap = True
     for case in CASES:
         table.add_row(case.id, case.summary, case.missing() or "ready")
     make_console().print(table)
@@ -30,7 +29,7 @@ def env() -> None:
     for name in ("jax", "torch"):
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = plain_table(header=False)
     for name, value in environment().items():
         table.add_row(name, value)
     make_console().print(table)

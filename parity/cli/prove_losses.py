@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 import time
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parity.cases import INSTALL
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import load_factory, one_torch_thread
-from parity.environment import environment
+from parity.cli.shared import (
+    draw_options,
+    load_factory,
+    one_torch_thread,
+    read_call,
+    refuse,
+    show_progress,
+    torch_missing,
+)
 from parity.losses import judge as losses
 from parity.losses.probes import TASK_NAMES
-from parity.probe import SETS
-from parity.report.terminal import make_console
-from parity.verdict import CaseResult, Report
+from parity.verdict import CaseResult
 from parity.weighing import put_in_words
 
 
@@ -38,8 +39,7 @@ from parity.weighing import put_in_words
     type=click.Choice(sorted(TASK_NAMES)),
     help="What the loss is asked.  [default: by torch's loss]",
 )
-@click.option("--probe", "probe_set", type=click.Choice(SETS), default="designed", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@draw_options
 @report_options
 def loss(
     reference: str | None,
@@ -58,6 +58,8 @@ def loss(
     publisher = Publisher(**destinations)
     if (reference is None) != (candidate is None):
         raise click.UsageError("give both --torch and --jax, or neither for all of jaxrnn.losses.")
+    if reference is None:
+        refuse(("task",), "each loss of jaxrnn.losses has its own task; give a pair with --torch and --jax.")
     publisher.clear()
     started = time.perf_counter()
     with one_torch_thread():
@@ -65,36 +67,26 @@ def loss(
             results = _table(probe_set, seed)
         else:
             results = (_pair(reference, candidate, task, probe_set, seed),)
-    report = Report(results, environment(), time.perf_counter() - started)
-    publisher.publish(report)
-    sys.exit(report.exit_code)
+    publisher.finish(results, started)
 
 
 def _table(probe_set: str, seed: int) -> tuple[CaseResult, ...]:
     """Judge every row, with progress on stderr."""
-    columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results = []
-    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(losses.CASES))
-        for case in losses.CASES:
-            progress.update(task, description=case.id)
-            results.append(losses.judge_case(case, probe_set, seed))
-            progress.advance(task)
-    return tuple(results)
+    with show_progress(len(losses.CASES)) as steps:
+        cases = steps.through(losses.CASES, lambda case: case.id)
+        return tuple(losses.judge_case(case, probe_set, seed) for case in cases)
 
 
 def _pair(reference: str, candidate: str, task: str | None, probe_set: str, seed: int) -> CaseResult:
-    if importlib.util.find_spec("torch") is None:
-        return CaseResult("loss", reference, not_run=f"torch not installed; {INSTALL['torch']}")
-    try:
-        theirs: Any = load_factory("--torch", reference) if ":" in reference else _loss(reference)
-        ours: Any = load_factory("--jax", candidate) if ":" in candidate else _function(candidate)
-        if task is None and losses.task_of(theirs) is None:
-            raise ValueError(
-                f"--torch {reference} is none of torch's losses: say what it is asked with --task."
-            )
-    except (ValueError, TypeError) as error:
-        raise click.UsageError(str(error)) from error
+    missing = torch_missing()
+    if missing:
+        return CaseResult("loss", reference, not_run=missing)
+    theirs: Any = load_factory("--torch", reference) if ":" in reference else read_call(_loss, reference)
+    ours: Any = load_factory("--jax", candidate) if ":" in candidate else read_call(_function, candidate)
+    if task is None and losses.task_of(theirs) is None:
+        raise click.UsageError(
+            f"--torch {reference} is none of torch's losses: say what it is asked with --task."
+        )
     summary = f"{candidate} against {reference}"
     try:
         return losses.judge_loss(

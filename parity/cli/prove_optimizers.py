@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
 import inspect
-import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parity.cases import INSTALL
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import load_factory, one_torch_thread
-from parity.environment import environment
+from parity.cli.shared import (
+    draw_options,
+    load_factory,
+    one_torch_thread,
+    read_call,
+    refuse,
+    show_progress,
+    torch_missing,
+)
 from parity.optimizers import cases as optimizer_cases
 from parity.optimizers.judge import OptimizerPair, judge_pair
 from parity.optimizers.replay import designed
-from parity.probe import SETS
-from parity.report.terminal import make_console
 from parity.schedules import judge as schedules
 from parity.specs import parse
-from parity.verdict import CaseResult, Report
+from parity.verdict import CaseResult
 from parity.weighing import put_in_words
 
 
@@ -36,8 +39,7 @@ from parity.weighing import put_in_words
 )
 @click.option("--clip-norm", type=float, help="What clip_grad_norm_ does before each of torch's steps.")
 @click.option("--clip-value", type=float, help="What clip_grad_value_ does before each of torch's steps.")
-@click.option("--probe", "probe_set", type=click.Choice(SETS), default="designed", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@draw_options
 @report_options
 def optim(
     reference: str | None,
@@ -60,6 +62,11 @@ def optim(
     publisher = Publisher(**destinations)
     if (reference is None) != (candidate is None):
         raise click.UsageError("give both --torch and --optax, or neither for all of jaxrnn.optim.")
+    if reference is None:
+        refuse(
+            ("clip_norm", "clip_value"),
+            "each row of jaxrnn.optim's table clips as it says; give a pair with --torch and --optax.",
+        )
     publisher.clear()
     started = time.perf_counter()
     with one_torch_thread():
@@ -67,27 +74,23 @@ def optim(
             results = _table(probe_set, seed)
         else:
             results = (_pair(reference, candidate, clip_norm, clip_value, probe_set, seed),)
-    report = Report(results, environment(), time.perf_counter() - started)
-    publisher.publish(report)
-    sys.exit(report.exit_code)
+    publisher.finish(results, started)
 
 
 def _table(probe_set: str, seed: int) -> tuple[CaseResult, ...]:
     """Judge every row, with progress on stderr."""
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results = []
-    missing = None if importlib.util.find_spec("torch") else f"torch not installed; {INSTALL['torch']}"
-    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(optimizer_cases.CASES) + len(schedules.CASES))
-        for case in optimizer_cases.CASES:
-            progress.update(task, description=case.id)
-            results.append(optimizer_cases.judge_case(case, probe_set, seed))
-            progress.advance(task)
-        for row in schedules.CASES:
-            progress.update(task, description=row.id)
-            results.append(CaseResult(row.id, not_run=missing) if missing else schedules.judge_case(row))
-            progress.advance(task)
-    return tuple(results)
+    rows: list[tuple[str, Callable[[], CaseResult]]] = [
+        (case.id, functools.partial(optimizer_cases.judge_case, case, probe_set, seed))
+        for case in optimizer_cases.CASES
+    ]
+    rows += [(case.id, functools.partial(_schedule, case)) for case in schedules.CASES]
+    with show_progress(len(rows)) as steps:
+        return tuple(judge() for _, judge in steps.through(rows, lambda row: row[0]))
+
+
+def _schedule(case: schedules.ScheduleCase) -> CaseResult:
+    missing = torch_missing()
+    return CaseResult(case.id, not_run=missing) if missing else schedules.judge_case(case)
 
 
 def _pair(
@@ -98,13 +101,20 @@ def _pair(
     probe_set: str,
     seed: int,
 ) -> CaseResult:
-    if importlib.util.find_spec("torch") is None:
-        return CaseResult("optim", reference, not_run=f"torch not installed; {INSTALL['torch']}")
+    missing = torch_missing()
+    if missing:
+        return CaseResult("optim", reference, not_run=missing)
     torchs = importlib.import_module("parity.optimizers.torch_side")
     if ":" not in reference and torchs.is_scheduler(_name(reference)):
+        refuse(
+            ("clip_norm", "clip_value", "probe_set", "seed"),
+            "a schedule clips and draws nothing; leave this out, or give an optimizer as --torch.",
+        )
         return schedules.judge_schedule(reference, candidate, id="schedule")
-    make: Any = load_factory("--torch", reference) if ":" in reference else _read(torchs.from_text, reference)
-    made = _factory(candidate) if ":" in candidate else _read(_ours().from_text, candidate)
+    make: Any = (
+        load_factory("--torch", reference) if ":" in reference else read_call(torchs.from_text, reference)
+    )
+    made = _factory(candidate) if ":" in candidate else read_call(_ours().from_text, candidate)
     summary = f"{candidate} against {reference}"
     try:
         pair = OptimizerPair(make, clip_norm, clip_value)
@@ -118,14 +128,7 @@ def _ours() -> Any:
 
 
 def _name(text: str) -> str:
-    return str(_read(parse, text).name).rpartition(".")[2]
-
-
-def _read(reader: Any, text: str) -> Any:
-    try:
-        return reader(text)
-    except (ValueError, TypeError) as error:
-        raise click.UsageError(str(error)) from error
+    return str(read_call(parse, text).name).rpartition(".")[2]
 
 
 def _factory(spec: str) -> Any:

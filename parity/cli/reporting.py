@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from parity.cli.shared import Destinations, tell_github
+from parity.cli.shared import FILE, Destinations, tell_github
+from parity.environment import environment
+from parity.report.sections import Section
 from parity.report.terminal import make_console, show
-from parity.verdict import Report
+from parity.verdict import CaseResult, Report
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = (
     click.option(
         "--json", "json_path", metavar="PATH|-", help="Also write the JSON report here; - is stdout."
@@ -21,16 +24,16 @@ _OPTIONS = (
     click.option(
         "--report",
         "report_path",
-        type=_FILE,
+        type=FILE,
         default=Path("parity-report.json"),
         show_default=True,
         help="Where the report file is written (.json).",
     ),
     click.option(
-        "--html", "html_path", type=_FILE, help="Also write a page with plots: one file, no network."
+        "--html", "html_path", type=FILE, help="Also write a page with plots: one file, no network."
     ),
-    click.option("--junit", "junit_path", type=_FILE, help="Also write JUnit XML (.xml)."),
-    click.option("--markdown", "markdown_path", type=_FILE, help="Also write Markdown (.md)."),
+    click.option("--junit", "junit_path", type=FILE, help="Also write JUnit XML (.xml)."),
+    click.option("--markdown", "markdown_path", type=FILE, help="Also write Markdown (.md)."),
     click.option("-v", "--verbose", is_flag=True, help="List every probe and tensor, not only what failed."),
 )
 
@@ -58,14 +61,32 @@ class Publisher:
         for destinations in self._destinations():
             destinations.clear()
 
-    def publish(self, report: Report) -> None:
+    def finish(
+        self,
+        results: Iterable[CaseResult],
+        started: float,
+        *,
+        sections: Callable[[], Sequence[Section]] = tuple,
+        said: Sequence[str] = (),
+    ) -> NoReturn:
+        """Publish what was found since `started` (of `time.perf_counter`), and exit with its code.
+
+        sections: makes what a page shows beside the cases. said: lines printed under the report.
+        """
+        report = Report(tuple(results), environment(), time.perf_counter() - started)
+        self.publish(report, () if self.html_path is None else sections())
+        for line in said:
+            self.say(line)
+        sys.exit(report.exit_code)
+
+    def publish(self, report: Report, sections: Sequence[Section] = ()) -> None:
         """Write the files and print the report."""
         main, copy = self._destinations()
-        main.write(report)
+        main.write(report, sections)
         copy.write(report)
         console = make_console(stderr=self._to_stdout)
         show(report, console, verbose=self.verbose)
-        console.print(f"report: {', '.join(map(str, main.paths.values()))}", soft_wrap=True)
+        console.print(f"report: {', '.join(map(str, main.wanted.values()))}", soft_wrap=True)
         tell_github(report, lambda line: click.echo(line, err=self._to_stdout))
         if self._to_stdout:
             click.echo(report.to_json(), nl=False)
@@ -79,14 +100,11 @@ class Publisher:
         return self.json_path == "-"
 
     def _destinations(self) -> tuple[Destinations, Destinations]:
-        wanted = {
+        main = {
             ".json": self.report_path,
             ".html": self.html_path,
             ".xml": self.junit_path,
             ".md": self.markdown_path,
         }
         copy = None if self.json_path in (None, "-") else Path(str(self.json_path))
-        return (
-            Destinations({suffix: path for suffix, path in wanted.items() if path is not None}),
-            Destinations({} if copy is None else {".json": copy}),
-        )
+        return Destinations(main), Destinations({".json": copy})

@@ -27,6 +27,24 @@ _CURVES = 4  # tensors whose errors are followed over the steps
 
 def to_html(report: Report, sections: Iterable[Section] = ()) -> str:
     """Return the page."""
+    views = [_case(case, number) for number, case in enumerate(facts.by_urgency(report.cases), start=1)]
+    return render(
+        "report.html.j2",
+        report=report,
+        totals=totals(report),
+        sensitivity=facts.sensitivity(report),
+        unexercised=facts.unexercised(report),
+        failed=[view for view in views if view["case"].verdict != EQUIVALENT],
+        passed=[view for view in views if view["case"].verdict == EQUIVALENT],
+        distributions=_distributions(report),
+        sections=[drawn(section) for section in sections],
+        heat=heat,
+        precisions=PRECISIONS,
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """Return a page made from one of the templates that extend `page.html.j2`."""
     loader = PackageLoader("parity.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -37,20 +55,9 @@ def to_html(report: Report, sections: Iterable[Section] = ()) -> str:
         "names": facts.names,
         "reason": facts.reason,
     }
-    views = [_case(case, number) for number, case in enumerate(facts.by_urgency(report.cases), start=1)]
-    page = environment.get_template("report.html.j2").render(
-        report=report,
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        totals=totals(report),
-        sensitivity=facts.sensitivity(report),
-        unexercised=facts.unexercised(report),
-        failed=[view for view in views if view["case"].verdict != EQUIVALENT],
-        passed=[view for view in views if view["case"].verdict == EQUIVALENT],
-        distributions=_distributions(report),
-        sections=[_section(section) for section in sections],
-        heat=heat,
-        style=_asset("report.css"),
-        script=_asset("report.js"),
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page = environment.get_template(template).render(
+        created=created, style=_asset("report.css"), script=_asset("report.js"), **content
     )
     return page.lstrip()  # what the macros leave
 
@@ -195,6 +202,7 @@ def _growth(probe: Comparison) -> list[Figure]:
     return [plots.line_plot(plot)]
 
 
-def _section(section: Section) -> dict[str, Any]:
+def drawn(section: Section) -> dict[str, Any]:
+    """Return what a template shows of a section."""
     blocks = [plots.line_plot(block) if isinstance(block, LinePlot) else block for block in section.blocks]
     return {"title": section.title, "text": section.text, "blocks": blocks}

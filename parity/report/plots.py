@@ -84,7 +84,8 @@ def line_plot(plot: LinePlot) -> Figure:
     """Draw lines and bands, with a table of all their points."""
     curves = [(line.x, line.y) for line in plot.lines]
     curves += [(band.x, edge) for band in plot.bands for edge in (band.low, band.high)]
-    x = _horizontal((value for xs, _ in curves for value in xs), plot.log_x, plot.x_label, least=0.3)
+    places = [value for xs, _ in curves for value in xs] + [mark.x for mark in plot.marks]
+    x = _horizontal(places, plot.log_x, plot.x_label, least=0.3)
     y = _vertical((value for _, ys in curves for value in ys), plot.log_y, plot.y_label)
     parts = [_frame(x, y)]
     for band in plot.bands:
@@ -95,14 +96,17 @@ def line_plot(plot: LinePlot) -> Figure:
         parts.append(f'<path class="line {line.style}" d="{_path(points, x, y)}"/>')
         if len(points) <= 40:
             parts.append(_dots(points, x, y, line.style))
+    for place, mark in enumerate(plot.marks):
+        parts.append(_mark(mark.name, x(mark.x), _TOP + 10 + 12 * place))
     legend = [Key("area", band.style, band.name) for band in plot.bands]
     legend += [
         Key("dashed" if line.style == "reference" else "line", line.style, line.name) for line in plot.lines
     ]
+    marks = [f"{mark.name} at {mark.x:g}" for mark in plot.marks]
     return Figure(
         plot.title,
         _svg(parts),
-        f"{plot.y_label} over {plot.x_label}: {', '.join(key.text for key in legend)}",
+        f"{plot.y_label} over {plot.x_label}: {', '.join((*(key.text for key in legend), *marks))}",
         tuple(legend),
         plot.caption,
         _points(plot),
@@ -181,8 +185,7 @@ def histogram(
                     f'width="{right - left - 1:.1f}" height="{bottom - top:.1f}"/>'
                 )
     for limit in limits:
-        parts.append(f'<path class="line limit" d="M{x(limit):.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>')
-        parts.append(f'<text class="label" x="{x(limit) + 4:.1f}" y="{_TOP + 10}">limit {limit:g}</text>')
+        parts.append(_mark(f"limit {limit:g}", x(limit), _TOP + 10))
     rows = [
         (f"{number(10 ** (place / 4))} to {number(10 ** ((place + 1) / 4))}", good, bad)
         for place, (bad, good) in sorted(bins.items())
@@ -206,6 +209,16 @@ def _horizontal(values: Iterable[float], log: bool, label: str, least: float = 1
 
 def _vertical(values: Iterable[float], log: bool, label: str) -> Axis:
     return axis(values, HEIGHT - _BOTTOM, _TOP, log=log, label=label)
+
+
+def _mark(text: str, place: float, height: float) -> str:
+    """Draw an upright line with its meaning beside it, on the side where there is room."""
+    left = place > (WIDTH + _LEFT) / 2
+    aside = f'x="{place - 4:.1f}" text-anchor="end"' if left else f'x="{place + 4:.1f}"'
+    return (
+        f'<path class="line limit" d="M{place:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>'
+        f'<text class="label" {aside} y="{height}">{escape(text)}</text>'
+    )
 
 
 def _svg(parts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STYLES = ("candidate", "reference", "limit", "quiet")
+STYLES = ("candidate", "reference", "limit", "quiet", "pass", "fail")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A place on the horizontal axis that is marked by an upright line."""
+
+    name: str
+    x: float
+
+
+@dataclass(frozen=True)
 class LinePlot:
     """Lines and bands over common axes; on a logarithmic axis, what is not positive is left out."""
 
@@ -55,6 +63,7 @@ class LinePlot:
     log_x: bool = False
     log_y: bool = False
     caption: str = ""
+    marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,18 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from parity.report import heat, plots, tree
+from parity.report import heat, kills, plots, selftest_page, training_page, tree
 from parity.report.html import to_html
-from parity.report.sections import Band, Line, LinePlot, Section, Table
+from parity.report.ladder_curves import Curve, Point
+from parity.report.sections import Band, Line, LinePlot, Mark, Section, Table
+from parity.report.selftest_page import Selftest
+from parity.selftest.ladder import REQUIRED, Rung
+from parity.selftest.trial import Outcome, Trial
+from parity.training.judge import TrainingResult
+from parity.training.trajectory import judge_trajectory
 from parity.verdict import CaseResult, Comparison, Divergence, Node, Report, TensorResult
 from tests.parity.example_reports import ENVIRONMENT, REPORTS, SMALL, divergent
 
@@ -231,6 +238,173 @@ def test_further_sections_are_shown_and_wrong_ones_refused():
         Line("l", [1], [1], style="red")
 
 
+def test_a_mark_stands_at_its_place_and_is_told_in_words():
+    line = Line("a", [1, 100], [1.0, 2.0])
+    figure = plots.line_plot(
+        LinePlot("p", "t", "loss", [line], marks=[Mark("first <bad>", 90), Mark("b", 1)])
+    )
+    (path,) = re.findall(
+        r'd="M([\d.]+) 12V256"/><text class="label" x="[\d.]+" text-anchor="end"', figure.svg
+    )
+    assert float(path) == pytest.approx(58 + (90 - 1) / 99 * (520 - 16 - 58), abs=0.1)
+    assert "first &lt;bad&gt;" in figure.svg
+    assert figure.description.endswith("a, first <bad> at 90, b at 1")
+
+
+# A training run
+
+
+def training(leaves=12, first_bad=None, id="lstm"):
+    """A run of 40 steps that leaves its envelope at a step, and one whose single steps are known."""
+    steps = np.arange(1, 41)
+    gold = 3.0 * np.exp(-steps / 10)
+    nudged = np.stack([gold * (1 + 2e-7 * number) for number in (-2, -1, 1, 2)])
+    candidate = gold * np.where(steps < leaves, 1 + 3e-7, 1 + 1e-5)
+    trajectory = judge_trajectory(gold, gold * (1 + 1e-7), candidate, nudged)
+
+    def tensors(bad, *kinds):
+        return tuple(
+            TensorResult(
+                f"{kind}{step}" + ("" if kind == "loss" else "(w)"),
+                "w",
+                "grad",
+                "DIVERGENT" if bad and step >= bad else "EQUIVALENT",
+                semantic_error=float(step),
+                semantic_limit=4.0,
+            )
+            for step in (1, 20, 40)
+            for kind in kinds
+        )
+
+    single = CaseResult(f"{id}: single", "", (Comparison("all", tensors(first_bad, *KINDS), 9),))
+    replay = CaseResult(f"{id}: replay", "", (Comparison("recorded", tensors(None, "step"), 3),))
+    return TrainingResult(id, "a run", replay, single, trajectory, first_bad)
+
+
+KINDS = ("loss", "grad", "step")
+
+
+def test_a_training_run_shows_losses_envelope_ratio_and_every_single_step():
+    (section,) = training_page.sections([training(first_bad=20)])
+    loss, distance, ratio, single, replay = section.blocks
+    assert section.title == "Training run lstm"
+    assert "the first step that is wrong by itself is 20" in section.text
+    assert [line.name for line in loss.lines] == ["in float64", "reference", "candidate"]
+    assert loss.log_y
+    assert [(mark.name, mark.x) for mark in loss.marks] == [
+        ("first bad step", 20),
+        ("leaves the envelope", 12),
+    ]
+    assert loss.bands[0].low[0] < loss.lines[0].y[0] < loss.bands[0].high[0]
+    envelope, limit, candidate = distance.lines
+    assert limit.y == [4.0 * noise for noise in envelope.y]
+    assert candidate.y[10] < limit.y[10] < candidate.y[11]  # steps 11 and 12
+    assert list(ratio.lines[0].y) == pytest.approx(
+        [d / e for d, e in zip(candidate.y, envelope.y, strict=True)]
+    )
+    assert [row[0] for row in single.rows] == [1, 20, 40]
+    assert [row[-1] for row in single.rows] == ["EQUIVALENT", "DIVERGENT", "DIVERGENT"]
+    assert single.rows[1][1:4] == (5.0, 5.0, 5.0)
+    assert replay.rows[2] == [40, 10.0, "EQUIVALENT"]
+
+
+def test_a_run_without_a_trajectory_is_not_drawn_and_a_good_one_has_no_mark():
+    broken = TrainingResult("rnn", error="a bug in the loss")
+    (section,) = training_page.sections([broken, training(leaves=99)])
+    assert section.blocks[0].marks == []
+    assert training_page.in_a_line(broken) == "rnn: no run"
+
+
+def test_the_page_of_two_training_runs_holds_both():
+    results = [training(first_bad=20), training(leaves=99, id="gru")]
+    report = Report(tuple(case for result in results for case in result.cases()))
+    page = Page(to_html(report, training_page.sections(results)))
+    for words in ("Training run lstm", "Training run gru", "Distance in envelopes", "One step at a time"):
+        assert words in page.text
+    images = [image["aria-label"] for image in page.all("div", role="img")]
+    assert len([label for label in images if "first bad step at 20" in label]) == 3
+
+
+# A self-test
+
+
+def outcome(id, family="losses", gate="semantic", found=("semantic",), named=None, verdict="DIVERGENT"):
+    trial = Trial(id, f"mistake {id}", family, "case", gate, lambda: CaseResult(id))
+    return Outcome(trial, verdict, tuple(found), (id,) if named is None else named, None, 0.25)
+
+
+OUTCOMES = (
+    outcome("C01"),
+    outcome("C02", named=("C02", "C03")),
+    outcome("sum", found=("structure", "semantic"), named=()),
+    outcome("O01", "optimizers", gate="numeric", found=("numeric",)),
+    outcome("O02", "optimizers", gate="numeric"),
+    outcome("O03", "optimizers", found=(), verdict="EQUIVALENT", named=()),
+)
+SHARP = Rung("everywhere", "semantic", 2.0**-46, "h_n")
+SELFTEST = Selftest(OUTCOMES, (SHARP,), {"nothing": "ERROR", "zeros": "EQUIVALENT"}, 3.0, {"numpy": "2.4"})
+CURVE = Curve(SHARP, tuple(Point(2.0**-rung, 2.0 ** (45.5 - rung), rung < 46) for rung in range(1, 51)))
+
+
+def test_the_kill_matrix_marks_the_gate_that_was_meant_and_those_that_found_it():
+    found = kills.matrix(OUTCOMES)
+    assert found.gates == ("semantic", "structure", "numeric")
+    assert found.families == ("losses", "optimizers")
+    assert [(group.title, group.said) for group in found.groups] == [
+        ("losses, C", "2 mutants, 2 killed, 1 named"),
+        ("losses, other", "1 mutant, 1 killed, 0 named"),
+        ("optimizers, O", "3 mutants, 1 killed, 2 named"),
+    ]
+    rows = {row.id: row for group in found.groups for row in group.rows}
+    assert rows["C01"].marks == ("meant", "idle", "idle")
+    assert rows["sum"].marks == ("meant", "also", "idle")
+    assert rows["O02"].marks == ("also", "idle", "missed")
+    assert rows["O03"].marks == ("missed", "idle", "idle")
+    assert [row.naming for row in rows.values()] == [
+        *("named", "narrowed down", "not named", "named", "survived", "survived")
+    ]
+    assert rows["O02"].detail == "DIVERGENT by semantic, meant for numeric; diagnosis: O02; 0.25 s"
+
+
+def test_a_selftest_is_sound_only_without_survivor_blunt_rung_or_empty_pass():
+    good = Selftest((OUTCOMES[0],), (SHARP,), {"nothing": "ERROR"})
+    assert good.sound
+    assert not dataclasses.replace(good, outcomes=OUTCOMES).sound
+    blunt = dataclasses.replace(SHARP, smallest=2.0**-10)
+    assert not dataclasses.replace(good, rungs=(blunt,)).sound
+    assert not dataclasses.replace(good, answers=SELFTEST.answers).sound
+    assert SELFTEST.passed == ["zeros"]
+
+
+def test_the_page_of_a_selftest_has_tally_matrix_ladder_and_emptiness():
+    text = selftest_page.to_html(SELFTEST, [CURVE])
+    page = Page(text)
+    assert page.all("section", class_="banner divergent")
+    tally = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd></div>", text)
+    assert dict(tally) == {
+        "mutants": "6",
+        "killed, 66.6 %": "4",
+        "named uniquely, 33.3 %": "2",
+        "named as one of a set": "1",
+        "killed, not named": "1",
+        "rungs as sharp as required": "1 of 1",
+        "empty comparisons refused": "1 of 2",
+    }
+    assert "BLUNT" in page.text
+    cells = page.all("td", role="gridcell")
+    assert len(cells) == 6 * 3
+    assert len([cell for cell in cells if cell["tabindex"] == "0"]) == 1
+    (missed,) = [cell for cell in cells if cell["aria-label"].startswith("O02, numeric")]
+    assert missed["aria-label"] == "O02, numeric: was meant to find it and did not"
+    figure = plots.line_plot(selftest_page._curve(CURVE))
+    assert [key.text for key in figure.legend] == ["limit", "found", "not found"]
+    assert f"required at {REQUIRED['everywhere', 'semantic']:g}" in figure.description
+    assert re.search(r'<td>zeros</td>\s*<td class="bad">EQUIVALENT</td>\s*<td class="bad">failed</td>', text)
+    assert re.search(r'<td>nothing</td>\s*<td>ERROR</td>\s*<td class="good">passed</td>', text)
+    assert not re.findall(r"https?:|@import|url\((?!#)", text)
+    assert "How small" not in selftest_page.to_html(Selftest(OUTCOMES))  # of some mutants alone
+
+
 # In a browser
 
 
@@ -260,7 +434,10 @@ def open_page(browser, tmp_path):
 
     def call(report, scheme="light", sections=()):
         path = tmp_path / "report.html"
-        report.to_html(path, sections=sections)
+        if isinstance(report, Report):
+            report.to_html(path, sections=sections)
+        else:
+            path.write_text(selftest_page.to_html(report, [CURVE]), "utf-8")
         page = browser.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(f"exception: {error}"))
@@ -335,14 +512,10 @@ def test_a_link_opens_the_case_that_it_leads_to(open_page):
 
 @pytest.mark.slow
 def test_both_themes_are_legible_and_the_button_overrules_the_system(open_page, tmp_path):
-    def contrast(page):
-        """The least contrast (WCAG) of any text on the background behind it."""
-        return page.evaluate(CONTRAST)
-
     for scheme in ("light", "dark"):
         page = open_page(REPORTS["two explanations"], scheme)
         page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
-        least, where = contrast(page)
+        least, where = page.evaluate(CONTRAST)  # of any text on the background behind it
         assert least >= 4.5, where  # what WCAG asks of running text (AA)
     pictures = [(tmp_path / f"{scheme}.png").read_bytes() for scheme in ("light", "dark")]
     assert pictures[0] != pictures[1]
@@ -350,6 +523,60 @@ def test_both_themes_are_legible_and_the_button_overrules_the_system(open_page, 
     background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert background == "rgb(251, 250, 247)"
     assert page.locator("#theme").inner_text() == "Theme: light"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["selftest", "training"])
+def test_further_pages_are_legible_in_both_themes_and_scroll_no_further(open_page, name, scheme):
+    result = training(first_bad=20)
+    page = open_page(
+        SELFTEST if name == "selftest" else Report(result.cases()),
+        scheme,
+        training_page.sections([result]),
+    )
+    page.locator("#open-all").click()
+    least, where = page.evaluate(CONTRAST)
+    assert least >= 4.5, where
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width == 0
+    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert background == {"light": "rgb(251, 250, 247)", "dark": "rgb(19, 21, 24)"}[scheme]
+
+
+@pytest.mark.slow
+def test_a_cell_of_the_kill_matrix_tells_by_click_and_by_key_what_became_of_its_mutant(open_page):
+    page = open_page(SELFTEST)
+    readout = page.locator(".readout")
+    page.locator("td.kill.missed").first.click()
+    assert readout.inner_text() == (
+        "O02 mistake O02 in case: numeric was meant to find it and did not. "
+        "DIVERGENT by semantic, meant for numeric; diagnosis: O02; 0.25 s"
+    )
+    page.locator("td.kill[tabindex='0']").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert readout.inner_text().startswith("sum mistake sum in case: structure found it as well.")
+    assert page.locator("td[aria-selected=true]").count() == 1
+
+
+@pytest.mark.slow
+def test_mutants_are_filtered_by_family_and_outcome_with_the_keyboard_alone(open_page):
+    page = open_page(SELFTEST)
+    shown = page.locator("tr[data-mutant]:visible th")
+    assert shown.all_inner_texts() == ["C01", "C02", "sum", "O01", "O02", "O03"]
+    page.locator("input[name=family]").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert shown.all_inner_texts() == ["O01", "O02", "O03"]
+    assert page.locator("tr.group:visible").count() == 1
+    page.locator("input[name=naming]").first.focus()
+    page.keyboard.press("ArrowLeft")  # round to the last: survived
+    assert shown.all_inner_texts() == ["O02", "O03"]
+    page.keyboard.press("Tab")  # to the one stop in the grid, which is a cell that is shown
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert page.locator(".readout").inner_text().startswith("O02")
 
 
 CONTRAST = """() => {

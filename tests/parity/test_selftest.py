@@ -8,12 +8,11 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from parity.cases import CASES
 from parity.cli import main, selftest_run
+from parity.report import ladder_curves
 from parity.selftest import families, ladder, vacuity
 from parity.selftest.trial import Trial, run_trial
 from parity.verdict import CaseResult, Comparison, Diagnosis, Explanation, TensorResult
-from parity.weighing import try_probe
 
 
 def outcome_of(verdict="DIVERGENT", gate="semantic", named=("X1",), meant="semantic"):
@@ -34,9 +33,7 @@ def test_nothing_empty_dead_or_missing_passes(situation):
 
 @pytest.mark.slow
 def test_the_judge_sees_changes_as_small_as_it_must():
-    case = next(case for case in CASES if case.id == selftest_run.LADDER_CASE)
-    judgement = try_probe(case.candidate(), case.reference(), case.probes("quick", 0)[0])
-    rungs = ladder.climb(judgement)
+    rungs = ladder.climb(selftest_run._faithful())
     assert [rung for rung in rungs if not rung.sharp] == []
     assert {(rung.place, rung.tier) for rung in rungs} == set(ladder.REQUIRED)
     blunt = dataclasses.replace(rungs[0], smallest=2.0**-10)
@@ -73,13 +70,30 @@ def test_a_survivor_makes_the_command_fail_and_is_listed(tmp_path, monkeypatch):
     )
     trial = Trial("X1", "a mistake", "family", "case", "semantic", lambda: passed)
     monkeypatch.setattr(families, "choose", lambda wanted: [trial])
-    path = tmp_path / "selftest.json"
-    result = CliRunner().invoke(main, ["selftest", "X1", "--json", str(path)])
+    path, page = tmp_path / "selftest.json", tmp_path / "selftest.html"
+    result = CliRunner().invoke(main, ["selftest", "X1", "--json", str(path), "--html", str(page)])
     assert result.exit_code == 1
     assert "SURVIVED X1" in result.stdout
     assert "BLUNT" in result.stdout
     (mutant,) = json.loads(path.read_text())["mutants"]
     assert (mutant["killed"], mutant["verdict"]) == (False, "EQUIVALENT")
+    assert '<td class="bad">survived</td>' in page.read_text("utf-8")
+
+
+def test_a_page_of_another_kind_is_refused_before_any_mutant(tmp_path):
+    result = CliRunner().invoke(main, ["selftest", "--html", str(tmp_path / "page.txt")])
+    assert result.exit_code == 2
+    assert "ends in .html" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_curves_of_the_ladder_cross_the_limit_where_the_rungs_say():
+    judgement = selftest_run._faithful()
+    rungs = ladder.climb(judgement)
+    for curve in ladder_curves.curves(judgement, rungs):
+        found = [point.share for point in curve.points if point.found]
+        assert min(found) == curve.rung.smallest
+        assert all(point.found == (point.limits > 1) for point in curve.points), curve.rung
 
 
 def test_an_unknown_mutant_is_a_usage_error():

@@ -40,7 +40,47 @@
   addEventListener("hashchange", openTarget);
   if (location.hash) openTarget();
 
-  // Heat maps: which run is shown, moving with the arrow keys, and reading a cell.
+  // A grid of cells: one stop of Tab, arrow keys inside it, a click or Enter to read a cell.
+  const far = 1e6;
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -far], End: [0, far] };
+  function shownRows(grid) {
+    const rows = [...grid.querySelectorAll("tbody tr:not([hidden])")].map((row) => [...row.querySelectorAll("[role=gridcell]")]);
+    return rows.filter((row) => row.length);
+  }
+  function stopAt(grid, cell) {
+    for (const other of grid.querySelectorAll('[role=gridcell][tabindex="0"]')) other.tabIndex = -1;
+    if (cell) cell.tabIndex = 0;
+  }
+  function navigate(grid, read) {
+    function move(cell, down, right) {
+      const rows = shownRows(grid);
+      const y = rows.findIndex((row) => row.includes(cell));
+      const x = rows[y].indexOf(cell);
+      const next = rows[Math.min(Math.max(y + down, 0), rows.length - 1)];
+      const target = next[Math.min(Math.max(x + right, 0), next.length - 1)];
+      stopAt(grid, target);
+      target.focus();
+    }
+    grid.addEventListener("click", (event) => {
+      const cell = event.target.closest("[role=gridcell]");
+      if (cell) read(cell);
+    });
+    grid.addEventListener("keydown", (event) => {
+      const cell = event.target.closest("[role=gridcell]");
+      if (!cell) return;
+      if (event.key in moves) move(cell, ...moves[event.key]);
+      else if (event.key === "Enter" || event.key === " ") read(cell);
+      else return;
+      event.preventDefault();
+    });
+  }
+  function tell(readout, name, text) {
+    const bold = document.createElement("b");
+    bold.textContent = name;
+    readout.replaceChildren(bold, text);
+  }
+
+  // Heat maps: which run is shown, and reading a cell.
   for (const heat of document.querySelectorAll(".heat")) {
     const readout = heat.querySelector(".readout");
     const runs = [...heat.querySelectorAll(".run")];
@@ -60,37 +100,35 @@
       const marks = [];
       if (cell.classList.contains("root")) marks.push("first divergence");
       if (cell.classList.contains("wrong")) marks.push("wrong by itself");
-      const name = document.createElement("b");
-      name.textContent = cell.dataset.node;
       const mark = marks.length ? ` (${marks.join(", ")})` : "";
-      readout.replaceChildren(name, `: distance ${lines.filter(Boolean).join(", ")}${mark}`);
+      tell(readout, cell.dataset.node, `: distance ${lines.filter(Boolean).join(", ")}${mark}`);
     }
 
-    for (const grid of heat.querySelectorAll("[role=grid]")) {
-      const rows = [...grid.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")]);
-      function move(cell, down, right) {
-        const y = rows.findIndex((row) => row.includes(cell));
-        const x = rows[y].indexOf(cell);
-        const next = rows[Math.min(Math.max(y + down, 0), rows.length - 1)];
-        const target = next[Math.min(Math.max(x + right, 0), next.length - 1)];
-        cell.tabIndex = -1;
-        target.tabIndex = 0;
-        target.focus();
+    for (const grid of heat.querySelectorAll("[role=grid]")) navigate(grid, read);
+  }
+
+  // Kill matrices: which mutants are shown, and reading what became of one.
+  for (const kills of document.querySelectorAll(".kills")) {
+    const grid = kills.querySelector("[role=grid]");
+    const readout = kills.querySelector(".readout");
+    const inputs = [...kills.querySelectorAll(".switch input")];
+
+    function choose() {
+      const wanted = inputs.filter((input) => input.checked && input.value);
+      for (const group of grid.tBodies) {
+        const mutants = [...group.querySelectorAll("tr[data-mutant]")];
+        for (const row of mutants) row.hidden = !wanted.every((input) => row.dataset[input.name] === input.value);
+        group.hidden = mutants.every((row) => row.hidden);
       }
-      const far = 1e6;
-      const keys = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -far], End: [0, far] };
-      grid.addEventListener("click", (event) => {
-        const cell = event.target.closest("td[data-node]");
-        if (cell) read(cell);
-      });
-      grid.addEventListener("keydown", (event) => {
-        const cell = event.target.closest("td[data-node]");
-        if (!cell) return;
-        if (event.key in keys) move(cell, ...keys[event.key]);
-        else if (event.key === "Enter" || event.key === " ") read(cell);
-        else return;
-        event.preventDefault();
-      });
+      stopAt(grid, shownRows(grid)[0]?.[0]);
     }
+    for (const input of inputs) input.addEventListener("change", choose);
+
+    navigate(grid, (cell) => {
+      for (const other of grid.querySelectorAll('[aria-selected="true"]')) other.removeAttribute("aria-selected");
+      cell.setAttribute("aria-selected", "true");
+      const mutant = cell.closest("tr").dataset;
+      tell(readout, mutant.mutant, ` in ${mutant.case}: ${cell.dataset.gate} ${cell.dataset.did}. ${mutant.detail}`);
+    });
   }
 })();
