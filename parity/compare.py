@@ -188,9 +188,7 @@ def candidate_errors(
     found: dict[str, list[CandidateError]] = {}
     for candidate, candidate64, oracle in draws:
         for name in candidate.keys() & candidate64.keys() & oracle.keys():
-            q = Quartet(
-                np.asarray(candidate[name]), None, np.asarray(oracle[name]), np.asarray(candidate64[name])
-            )
+            q = Quartet(np.asarray(candidate[name]), None, np.asarray(oracle[name]), None)
             if q.exact or q.subject.shape != q.expected.shape:
                 continue
             errors = (
@@ -261,7 +259,7 @@ def _measure(q: Quartet, tiers: Sequence[str]) -> dict[str, Any]:
         decisive = next(found for found in findings if found.verdict == verdict)
         result |= {"gate": decisive.gate, "message": decisive.message}
     if verdict == DIVERGENT:
-        result |= gates.where(q, result["gate"], semantic.get("semantic_limit", 0.0))
+        result |= gates.where(q, result["gate"])
     return result
 
 

@@ -221,7 +221,8 @@ def exact(q: Quartet) -> dict[str, Any]:
     for actual, expected in ((q.candidate, measured), (q.candidate64, oracle)):
         if actual is None or expected is None:
             continue
-        wrong = np.argwhere(~((actual == expected) | (_isnan(actual) & _isnan(expected))))
+        both_nan = np.isnan(float64(actual)) & np.isnan(float64(expected))
+        wrong = np.argwhere(~((actual == expected) | both_nan))
         if not len(wrong):
             continue
         first = _element(q, wrong[0])
@@ -279,8 +280,6 @@ def vacuity(q: Quartet) -> Finding | None:
 
 def _same(row: Array, rows: Array) -> bool:
     """Tell whether all rows are one, up to the last bits: a matrix product need not round equal rows alike."""
-    if not is_float(rows):
-        return np.array_equal(np.broadcast_to(row, rows.shape), rows)
     row, rows = float64(row), float64(rows)
     finite = np.isfinite(rows)
     same = np.abs(np.where(finite, rows, 0.0) - np.where(np.isfinite(row), row, 0.0)) <= ROWS * U64 * rms(
@@ -291,7 +290,7 @@ def _same(row: Array, rows: Array) -> bool:
 
 def validity(q: Quartet) -> Finding | None:
     """Ask whether the reference is near enough to its oracle for errors to be compared."""
-    if not np.any(q.finite) or q.size() == 0.0:
+    if q.size() == 0.0:
         return Finding(INCONCLUSIVE, "validity", "no finite element other than zero: nothing can be measured")
     if q.precision is not None and q.oracle is not None:
         limit = q.precision.validity
@@ -369,13 +368,13 @@ def no_tier(q: Quartet) -> Finding:
     return Finding(INCONCLUSIVE, "tiers", message)
 
 
-def where(q: Quartet, gate: str, semantic_limit: float) -> dict[str, Any]:
+def where(q: Quartet, gate: str) -> dict[str, Any]:
     """Find the first and the furthest element outside the limit that was broken."""
     expected = float64(q.expected)
     if gate == "semantic":
         assert q.candidate64 is not None
         distance = np.abs(float64(q.candidate64) - expected)
-        limit = semantic_limit * q.size()
+        limit = semantic_limit(q) * q.size()
     else:
         assert q.candidate is not None
         assert q.precision is not None
@@ -420,7 +419,7 @@ def _spread(sizes: Array, errors: Array) -> Array:
     """Return indices of at most `SAMPLED` elements, evenly by rank of size, the one with the largest error too."""
     ranks = np.linspace(0, len(sizes) - 1, min(len(sizes), SAMPLED - 1)).round().astype(int)
     chosen = np.argsort(sizes, kind="stable")[ranks]
-    return np.union1d(chosen, np.argmax(errors, keepdims=True) if len(errors) else []).astype(int)
+    return np.union1d(chosen, np.argmax(errors) if len(errors) else []).astype(int)
 
 
 def _rms_by_step(errors: Array, places: Array, axis: int | None) -> list[float]:
@@ -450,7 +449,3 @@ def _kind(array: Array) -> str:
     if is_float(array):
         return "float"
     return "boolean" if array.dtype.kind == "b" else "integer"
-
-
-def _isnan(array: Array) -> Array:
-    return np.isnan(float64(array)) if is_float(array) else np.zeros(array.shape, bool)

@@ -9,29 +9,7 @@ import parity
 from parity.compare import compare_arrays, reference_errors
 from parity.gates import PRECISIONS, ReferenceError, passes, rms
 from parity.verdict import CaseResult, Comparison, Report
-
-U = 2.0**-24
-
-
-def draw(seed, shape=(5, 7)):
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
-def noisy(oracle, seed, units=1.0):
-    """An honest float32 result: every element off by up to `units` of roundoff of the tensor's size."""
-    noise = np.random.default_rng(seed).uniform(-1, 1, oracle.shape)
-    return (oracle + units * U * rms(oracle) * noise).astype(np.float32)
-
-
-def judged(candidate=None, *, oracle=None, reference=None, candidate64=None, **options):
-    """Judge one tensor called x; what is not given is honest."""
-    oracle = draw(0) if oracle is None else oracle
-    reference = noisy(oracle, 1) if reference is None else reference
-    candidate = noisy(oracle, 2) if candidate is None else candidate
-    candidate64 = oracle.copy() if candidate64 is None else candidate64
-    named = {name: {"x": value} for name, value in options.items()}
-    (result,) = compare_arrays({"x": candidate}, {"x": reference}, {"x": oracle}, {"x": candidate64}, **named)
-    return result
+from tests.parity.quartets import U, draw, judged, nearly, noisy, with_value
 
 
 def exit_code(results, expected):
@@ -159,8 +137,8 @@ def test_every_number_is_relative_to_the_tensors_size(scale):
         one, other = judged(**arrays), judged(**{who: array * factor for who, array in arrays.items()})
         for number in ("semantic_error", "semantic_limit", "rho_rms", "rho_max", "reference_error",
                        "semantic_sensitivity", "numeric_sensitivity"):  # fmt: skip
-            assert getattr(one, number) == pytest.approx(getattr(other, number), rel=1e-12)
-        assert one.reference_error == pytest.approx(30 / np.sqrt(3), rel=0.2)  # rms of a uniform error
+            assert getattr(one, number) == nearly(getattr(other, number), rel=1e-12)
+        assert one.reference_error == nearly(30 / np.sqrt(3), rel=0.2)  # rms of a uniform error
 
 
 def test_the_limits_are_those_that_are_documented():
@@ -170,32 +148,26 @@ def test_the_limits_are_those_that_are_documented():
         kappa = rms(reference - oracle) / rms(oracle) / U
         found = judged(reference=reference)
         limit = max(64, 16 * kappa) * 2.0**-53
-        assert found.semantic_limit == pytest.approx(limit, rel=1e-9)
-        assert found.semantic_sensitivity == pytest.approx(limit, rel=1e-9)
+        assert found.semantic_limit == nearly(limit, rel=1e-9)
+        assert found.semantic_sensitivity == nearly(limit, rel=1e-9)
         for part, verdict in ((0.98, "EQUIVALENT"), (1.02, "DIVERGENT")):
             assert judged(reference=reference, candidate64=oracle * (1 + part * limit)).verdict == verdict
         floor = max(rms(reference - oracle), 4 * U * rms(oracle))
         candidate = (oracle + 2 * floor).astype(np.float32)
         expected = rms(candidate - oracle) / floor
-        assert judged(candidate, reference=reference).rho_rms == pytest.approx(expected, rel=1e-9)
+        assert judged(candidate, reference=reference).rho_rms == nearly(expected, rel=1e-9)
         assert judged(candidate, reference=reference).rho_limits == (8, 12)
         stated = (8 * floor + rms(candidate - oracle)) / rms(oracle)
-        assert judged(candidate, reference=reference).numeric_sensitivity == pytest.approx(stated, rel=1e-9)
+        assert judged(candidate, reference=reference).numeric_sensitivity == nearly(stated, rel=1e-9)
         wide = oracle * (1 + 0.5 * limit)
         stated = judged(reference=reference, candidate64=wide).semantic_sensitivity
-        assert stated == pytest.approx(1.5 * limit, rel=0.01)  # 0.01: wide is rounded to float64
+        assert stated == nearly(1.5 * limit, rel=0.01)  # 0.01: wide is rounded to float64
         heights = (np.abs(candidate - oracle).max(), np.abs(reference - oracle).max(), np.abs(oracle).max())
         expected = heights[0] / max(heights[1], 4 * U * heights[2])
-        assert judged(candidate, reference=reference).rho_max == pytest.approx(expected, rel=1e-9)
+        assert judged(candidate, reference=reference).rho_max == nearly(expected, rel=1e-9)
 
 
 # NaN and infinities
-
-
-def with_value(array, value, index=(1, 2)):
-    array = array.copy()
-    array[index] = value
-    return array
 
 
 def test_the_first_place_of_a_nan_is_named():
@@ -401,7 +373,7 @@ def test_an_ill_conditioned_probe_is_inconclusive():
     oracle = draw(0)
     result = judged(reference=(oracle * 1.06).astype(np.float32))
     assert (result.verdict, result.gate) == ("INCONCLUSIVE", "validity")
-    assert result.reference_error == pytest.approx(0.06 / U, rel=1e-6)
+    assert result.reference_error == nearly(0.06 / U, rel=1e-6)
     assert judged(reference=(oracle * 1.04).astype(np.float32)).verdict == "EQUIVALENT"
 
 
