@@ -281,11 +281,9 @@ def vacuity(q: Quartet) -> Finding | None:
 def _same(row: Array, rows: Array) -> bool:
     """Tell whether all rows are one, up to the last bits: a matrix product need not round equal rows alike."""
     row, rows = float64(row), float64(rows)
-    finite = np.isfinite(rows)
-    same = np.abs(np.where(finite, rows, 0.0) - np.where(np.isfinite(row), row, 0.0)) <= ROWS * U64 * rms(
-        rows[finite]
-    )
-    return bool(np.all(np.where(finite, same, (rows == row) | (np.isnan(rows) & np.isnan(row)))))
+    with np.errstate(invalid="ignore"):  # inf - inf, which is near nothing
+        near = np.abs(rows - row) <= ROWS * U64 * rms(rows[np.isfinite(rows)])
+    return bool(np.all(near | (rows == row) | (np.isnan(rows) & np.isnan(row))))
 
 
 def validity(q: Quartet) -> Finding | None:
@@ -373,15 +371,14 @@ def where(q: Quartet, gate: str) -> dict[str, Any]:
     expected = float64(q.expected)
     if gate == "semantic":
         assert q.candidate64 is not None
-        distance = np.abs(float64(q.candidate64) - expected)
-        limit = semantic_limit(q) * q.size()
+        found, limit = float64(q.candidate64), semantic_limit(q) * q.size()
     else:
         assert q.candidate is not None
         assert q.precision is not None
-        distance = np.abs(float64(q.candidate) - expected)
         unit, _, _, rho_max = q.precision
+        found = float64(q.candidate)
         limit = rho_max * max(q.noise.peak, RHO_FLOOR * unit * q.size(peak))
-    distance = np.where(q.finite, distance, 0.0)
+    distance = np.abs(np.subtract(found, expected, where=q.finite, out=np.zeros(expected.shape)))
     furthest = np.unravel_index(int(np.argmax(distance)), distance.shape)
     outside = np.argwhere(distance > limit)
     return {

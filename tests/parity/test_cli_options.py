@@ -59,6 +59,7 @@ def test_an_option_that_nothing_would_heed_is_refused_with_the_remedy(
     assert not (tmp_path / "dump").exists()
 
 
+@pytest.mark.slow
 def test_the_same_options_are_heeded_where_they_have_a_meaning(tmp_path, monkeypatch):
     """The clipping of torch's side alone makes a pair diverge; a drawn seed of its own does not."""
     monkeypatch.chdir(tmp_path)

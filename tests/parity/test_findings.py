@@ -4,6 +4,7 @@ A finding is read by people who must act on it: who is to blame, where, how much
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -180,6 +181,26 @@ def test_rows_that_are_not_finite_are_the_same_where_their_values_are(value):
     assert verdict(((..., 3), value), ((2, 4), 9.0)) == "EQUIVALENT"
     for other in {np.nan, np.inf, -np.inf} - {value}:
         assert verdict(((..., 3), value), ((2, 3), other)) == "EQUIVALENT"
+
+
+def test_an_infinity_in_the_first_row_is_no_row_like_the_others():
+    oracle = np.broadcast_to(np.array([0.0, 1.0, 2.0]), (3, 3)).copy()
+    oracle[0, 0] = np.inf
+    assert judged(oracle=oracle, batch_axes=0).verdict == "EQUIVALENT"
+
+
+@pytest.mark.parametrize("float32_too", [False, True])
+def test_an_infinity_on_both_sides_hides_no_wrong_element(float32_too):
+    oracle = with_value(draw(0), np.inf)
+    wrong = oracle.copy()
+    wrong[4, 6] += 1.0
+    candidate = wrong.astype(np.float32)
+    exact64 = oracle if float32_too else wrong
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = judged(candidate, oracle=oracle, candidate64=exact64, reference=oracle.astype(np.float32))
+    assert (found.verdict, found.gate) == ("DIVERGENT", "numeric" if float32_too else "semantic")
+    assert found.worst.index == found.first.index == (4, 6)
 
 
 def test_a_probe_that_measures_nothing_or_too_coarsely_is_not_valid():

@@ -68,6 +68,7 @@ def test_a_cut_gradient_is_found_in_the_backward_pass_where_it_is_cut(kind):
         assert found.places, node
 
 
+@pytest.mark.slow
 def test_an_honest_layer_has_no_divergence_in_any_step():
     evidence, observed = subject("GRU")
     layer = planted.planted("GRU", planted.weakened)(FEATURES, HIDDEN)

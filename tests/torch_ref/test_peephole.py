@@ -92,6 +92,7 @@ def test_peepholes_are_named_shaped_and_drawn_as_the_other_parameters():
     assert shapes == {"weight_ih": (4 * H, I), "weight_hh": (4 * H, H), "weight_ch": (3, H)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PeepholeLSTM", "LSTM", "GRU", "RNN"])
 def test_gradients_and_second_derivatives_are_those_of_finite_differences(kind):
     layer = fill(getattr(torch_ref, kind)(2, 2, 2, bidirectional=True))
