@@ -20,8 +20,8 @@ from parity.gates import Array
 from parity.probe import Probe, as_probe
 from parity.seeds import over_seeds
 from parity.trace import named_leaves
-from parity.verdict import DIVERGENT, EQUIVALENT, CaseResult, Comparison, Report, TensorResult
-from parity.weighing import put_in_words, require_models, side_of, try_probe
+from parity.verdict import EQUIVALENT, CaseResult, Comparison, Report, TensorResult
+from parity.weighing import explained, put_in_words, require_models, side_of, try_probe
 
 
 class ParityError(AssertionError):
@@ -146,14 +146,13 @@ def judge_models(
         progress()
     comparisons = [judgement.comparison for judgement in judgements]
     result = CaseResult(id, summary, (*comparisons, *over_seeds(comparisons)))
-    if result.verdict != DIVERGENT:
-        return result
-    try:
+
+    def explain_models(result: CaseResult) -> CaseResult:
         from parity.explaining.explain import explain
 
         return explain(result, candidate, judgements)
-    except Exception as error:  # the verdict stands in any case
-        return dataclasses.replace(result, notes=(f"not explained: {put_in_words(error)}",))
+
+    return explained(result, explain_models)
 
 
 def _compare_trees(candidate: Any, reference: Any, oracle: Any, candidate64: Any) -> Comparison:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parity.compare import candidate_errors, compare_traces, misfitting
 from parity.probe import Probe
 from parity.trace import AMPLIFYING, Trace
-from parity.verdict import DIVERGENT, Comparison, TensorResult
+from parity.verdict import DIVERGENT, CaseResult, Comparison, TensorResult
 
 if TYPE_CHECKING:
     from parity.oracle.evidence import Evidence
@@ -135,6 +135,16 @@ def _misfitting_weights(candidate: Any, reference: Any) -> tuple[TensorResult, .
         for side, model in ((ours, candidate), (theirs, reference))
     )
     return misfitting(mine, wanted, ours.paths(candidate))
+
+
+def explained(result: CaseResult, explain: Callable[[CaseResult], CaseResult]) -> CaseResult:
+    """Return a divergent result with its explanation, any other as it is; the verdict stands in any case."""
+    if result.verdict != DIVERGENT:
+        return result
+    try:
+        return explain(result)
+    except Exception as error:
+        return dataclasses.replace(result, notes=(f"not explained: {put_in_words(error)}",))
 
 
 def put_in_words(error: Exception) -> str:

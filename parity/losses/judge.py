@@ -22,8 +22,8 @@ from parity.cases import INSTALL
 from parity.environment import environment
 from parity.losses.probes import TASK_NAMES, TASKS, probes_of
 from parity.probe import Probe
-from parity.verdict import DIVERGENT, CaseResult, Report
-from parity.weighing import Judgement, put_in_words, try_probe
+from parity.verdict import CaseResult, Report
+from parity.weighing import Judgement, explained, put_in_words, try_probe
 
 
 def task_of(reference: Any) -> str | None:
@@ -99,14 +99,13 @@ def judge_loss(
 def conclude(id: str, summary: str, judgements: list[Judgement]) -> CaseResult:
     """Return the case's result; where it diverges, with its diagnosis."""
     result = CaseResult(id, summary, tuple(judgement.comparison for judgement in judgements))
-    if result.verdict != DIVERGENT:
-        return result
-    from parity.losses.diagnosis import diagnose_losses
 
-    try:
+    def explain(result: CaseResult) -> CaseResult:
+        from parity.losses.diagnosis import diagnose_losses
+
         return dataclasses.replace(result, diagnosis=diagnose_losses(judgements))
-    except Exception as error:
-        return dataclasses.replace(result, notes=(f"not explained: {put_in_words(error)}",))
+
+    return explained(result, explain)
 
 
 # Every loss of jaxrnn -------------------------------------------------------------------------------------

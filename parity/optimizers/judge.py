@@ -28,7 +28,7 @@ from parity.longhand import optimizers as longhand
 from parity.longhand.optimizers import Setup
 from parity.optimizers.replay import Replay, designed
 from parity.verdict import DIVERGENT, EQUIVALENT, CaseResult, Comparison, Report, TensorResult, worst
-from parity.weighing import put_in_words
+from parity.weighing import explained, put_in_words
 
 if TYPE_CHECKING:
     from parity.optimizers.jax_side import Candidate
@@ -309,11 +309,10 @@ def _try(candidate: Candidate, reference: OptimizerPair, replay: Replay) -> Judg
 def conclude(id: str, summary: str, judgements: list[Judgement]) -> CaseResult:
     """Return the case's result; where it diverges, with its diagnosis."""
     result = CaseResult(id, summary, tuple(judgement.comparison for judgement in judgements))
-    if result.verdict != DIVERGENT:
-        return result
-    from parity.optimizers.diagnosis import diagnose
 
-    try:
+    def explain(result: CaseResult) -> CaseResult:
+        from parity.optimizers.diagnosis import diagnose
+
         return dataclasses.replace(result, diagnosis=diagnose(judgements))
-    except Exception as error:
-        return dataclasses.replace(result, notes=(f"not explained: {put_in_words(error)}",))
+
+    return explained(result, explain)
