@@ -338,3 +338,18 @@ def test_arrays_are_compared_as_they_are():
     assert full.exit_code == 1  # the shapes differ
     assert parity.compare({}, {}).exit_code == 5
     assert parity.compare(narrow, narrow, oracle=()).exit_code == 2
+
+
+def test_a_verdict_stands_where_its_explanation_fails(monkeypatch):
+    from parity.explaining import explain
+
+    def fails(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(explain, "explain", fails)
+    wrong = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    report = parity.compare(wrong, torch.nn.Linear(3, 4), (np.ones((5, 3), np.float32),))
+    (case,) = report.cases
+    assert report.verdict == "DIVERGENT"
+    assert case.diagnosis is None
+    assert case.notes[0].startswith("not explained: MemoryError: no room")
