@@ -10,7 +10,7 @@ import numpy as np
 from parity import gates
 from parity.compare import compare_arrays
 from parity.gates import Array
-from parity.verdict import DIVERGENT
+from parity.verdict import DIVERGENT, TensorResult
 from parity.weighing import Judgement
 
 RUNGS = range(1, 51)  # changes of 2^-1 to 2^-50 of a tensor's size
@@ -71,13 +71,14 @@ def _smallest(judgement: Judgement, name: str, place: str, tier: str) -> float:
     """Return the smallest change in one tensor down to which every larger one is found."""
     smallest = np.inf
     for rung in RUNGS:
-        if not _found(judgement, name, place, tier, 2.0**-rung):
+        if judge_changed(judgement, name, place, tier, 2.0**-rung).verdict != DIVERGENT:
             break
         smallest = 2.0**-rung
     return smallest
 
 
-def _found(judgement: Judgement, name: str, place: str, tier: str, share: float) -> bool:
+def judge_changed(judgement: Judgement, name: str, place: str, tier: str, share: float) -> TensorResult:
+    """Judge a tensor with a change in it: in both precisions, or only in the one under test."""
     evidence, c, c64 = judgement.evidence, judgement.trace, judgement.trace64
     assert evidence is not None
     assert c is not None
@@ -95,4 +96,4 @@ def _found(judgement: Judgement, name: str, place: str, tier: str, share: float)
         kinds={name: evidence.measured.kinds[name]},
         redrawn={name: evidence.redrawn[name]} if name in evidence.redrawn else {},
     )
-    return result.verdict == DIVERGENT
+    return result
