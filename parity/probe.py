@@ -52,6 +52,7 @@ class Probe:
     arg_names: names of `args`; `None` takes them from the reference's signature.
     zeros: arrays that are exactly zero by design, as `{"grad(x)": True}` or `{"output": mask}`.
     batch_axes: axis of an array along which rows must differ, as `{"output": 0, "h_n": 1}`.
+    refused: the reference raises an exception for these arguments, and the candidate must raise one too.
     """
 
     name: str = "inputs"
@@ -66,6 +67,7 @@ class Probe:
     arg_names: tuple[str, ...] | None = None
     zeros: Mapping[str, Zeros] = field(default_factory=dict)
     batch_axes: Mapping[str, int] = field(default_factory=dict)
+    refused: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in PRECISIONS:

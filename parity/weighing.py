@@ -16,6 +16,7 @@ from parity.verdict import DIVERGENT, CaseResult, Comparison, TensorResult
 
 if TYPE_CHECKING:
     from parity.oracle.evidence import Evidence
+    from parity.refusal import Unrefused
 
 
 FAR = 100.0  # times a limit; what is further off is not drawn again
@@ -28,6 +29,7 @@ class Judgement(NamedTuple):
     evidence: Evidence | None = None
     trace: Trace | None = None  # what the candidate answered in the precision under test
     trace64: Trace | None = None  # and in float64
+    unrefused: Unrefused | None = None  # what it answered to arguments that the reference refuses
 
 
 def try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
@@ -47,6 +49,10 @@ def _try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
         expected = len(side_of(reference).parameters(reference))
         note = "the models cannot hold the same weights, so they were not run"
         return Judgement(Comparison(probe.name, misfits, expected, notes=(note,), probe=probe.describe()))
+    if probe.refused:
+        from parity.refusal import try_refused
+
+        return Judgement(*try_refused(candidate, reference, probe))
     from parity.oracle.evidence import gather
 
     return weigh(candidate, gather(reference, probe))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from parity import refusal
 from parity.explaining import diagnose, locate
 from parity.explaining.misfit import Answer
 from parity.explaining.rounding import diagnose_numeric
@@ -16,6 +17,9 @@ from parity.weighing import Judgement, side_of
 
 def explain(result: CaseResult, candidate: Any, judgements: Sequence[Judgement]) -> CaseResult:
     """Return the result with its first divergence and its diagnosis, as far as they can be found."""
+    unrefused = next((each.unrefused for each in judgements if each.unrefused is not None), None)
+    if unrefused is not None:
+        return dataclasses.replace(result, diagnosis=refusal.diagnose(unrefused))
     judged = [judgement for judgement in judgements if judgement.evidence is not None]
     if not judged:
         return result

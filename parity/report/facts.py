@@ -21,7 +21,12 @@ from parity.verdict import (
 )
 
 _URGENCY = (ERROR, DIVERGENT, NOT_RUN, INCONCLUSIVE, EQUIVALENT)  # the order of the exit codes
-_KINDS = {"state": "final states", "grad": "gradients", "step": "an optimizer step"}
+_KINDS = {
+    "state": "final states",
+    "grad": "gradients",
+    "step": "an optimizer step",
+    "refusal": "arguments that the reference refuses",
+}
 
 
 def urgency(verdict: str) -> int:
@@ -156,7 +161,12 @@ def grids(distances: Mapping[Node, float]) -> tuple[Grid, ...]:
 
 
 def _missing_tiers(report: Report) -> list[str]:
-    probes = [probe for case in report.cases for probe in case.comparisons if probe.tensors]
+    probes = [
+        probe
+        for case in report.cases
+        for probe in case.comparisons
+        if any(tensor.kind != "refusal" for tensor in probe.tensors)
+    ]
     found = []
     for tier in ("semantic", "numeric"):
         missing = sum(tier not in probe.tiers for probe in probes)

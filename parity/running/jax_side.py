@@ -93,6 +93,17 @@ def run(module: nnx.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
     return Trace(entries)
 
 
+def answer(module: nnx.Module, probe: Probe) -> dict[str, Array]:
+    """Return the outputs of one call in float64, outside `jit`; what the module raises is raised."""
+    with in_float64():
+        graphdef, params, rest = nnx.split(_widened(module), nnx.Param, ...)  # type: ignore[misc]
+        params, rest = (_rounded(state, probe.dtype, "float64") for state in (params, rest))
+        call = _Call.of(probe, "float64")
+        forward, _ = _passes(graphdef, call.signature)
+        outputs, _ = forward(params, call.floating, rest, call.others)
+        return {name: np.asarray(value) for name, value in name_outputs(outputs, probe.outputs).items()}
+
+
 def record(module: nnx.Module, probe: Probe, weights: Mapping[str, Array]) -> list[Array]:
     """Return every number that the module and its backward pass compute on a probe in float64, in no order."""
     with in_float64():

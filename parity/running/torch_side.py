@@ -112,6 +112,15 @@ def _run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
     return Trace(entries)
 
 
+def answer(module: nn.Module, probe: Probe) -> dict[str, Array]:
+    """Return the outputs of one call in float64; what the module raises is raised."""
+    with multiplying(probe.matmul), torch.no_grad():
+        module = _rounded(module, probe.dtype, "float64")
+        args, kwargs = _arguments(probe, "float64", _device(module))
+        outputs = name_outputs(_call(module, args, kwargs), probe.outputs)
+    return {name: _numpy(value) for name, value in outputs.items()}
+
+
 def gradients_of(
     module: nn.Module, probe: Probe, dtype: str, watched: Mapping[Name, torch.Tensor]
 ) -> dict[Name, Array]:

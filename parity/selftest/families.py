@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from parity.selftest.trial import Trial
 
-FAMILIES = ("recurrent", "functions", "mapping", "losses", "optimizers", "averages", "initial")
+FAMILIES = ("recurrent", "functions", "mapping", "refusals", "losses", "optimizers", "averages", "initial")
 
 
 def choose(wanted: Sequence[str]) -> list[Trial]:

@@ -109,9 +109,19 @@ def median(x: Array) -> Array:
 
 
 def look_up(table: Array, tokens: Array) -> Array:
-    """Return the rows of tokens; that of token 0 receives no gradient."""
+    """Return the rows of tokens; that of token 0 receives no gradient.
+
+    Raises IndexError for a token that is no row, where its value can be known.
+    """
+    if not isinstance(tokens, jax.core.Tracer) and ((tokens < 0) | (tokens >= len(table))).any():
+        raise IndexError(f"tokens must be in [0, {len(table) - 1}], got {tokens.min()} to {tokens.max()}.")
     rows = table[tokens]
     return jnp.where((tokens == 0)[..., None], lax.stop_gradient(rows), rows)
+
+
+def softmax_table(table: Array, own: Array | None) -> Array:
+    """Return what stands before the softmax: a matrix of its own, or the embedding where there is none."""
+    return table if own is None else own
 
 
 def inputs(target: Array) -> Array:
@@ -167,6 +177,7 @@ class Parts:
     deviation: Callable[[Array], Array] = deviation
     median: Callable[[Array], Array] = median
     look_up: Callable[[Array, Array], Array] = look_up
+    softmax_table: Callable[[Array, Array | None], Array] = softmax_table
     inputs: Callable[[Array], Array] = inputs
     bridge: Callable[[Array], Array] = bridge
     ask: Callable[[Array, Array], Array] = ask
@@ -386,11 +397,27 @@ class TiedModel(nnx.Module):
 
     def __call__(self, tokens: Array) -> Array:
         """Return the logits `[B, T, V]`."""
+        return self.logits(tokens, None)
+
+    def logits(self, tokens: Array, readout: Array | None) -> Array:
+        """Return the logits; without a readout `[V, H]` of its own, the embedding is read once more."""
         assert self.hidden.bias is not None
         table = self.embedding.embedding[...]
         rows = self.parts.look_up(table, tokens)
         h = jnp.tanh(rows @ self.parts.kernel(self.hidden.kernel[...]) + self.hidden.bias[...])
-        return self.parts.deliver(h @ table.T)
+        return self.parts.deliver(h @ self.parts.softmax_table(table, readout).T)
+
+
+class UntiedModel(TiedModel):
+    """The same with a matrix of its own before the softmax."""
+
+    def __init__(self, vocabulary: int, width: int, *, parts: Parts = FAITHFUL) -> None:
+        super().__init__(vocabulary, width, parts=parts)
+        self.readout = _new(width, vocabulary, bias=False)
+
+    def __call__(self, tokens: Array) -> Array:
+        """Return the logits `[B, T, V]`."""
+        return self.logits(tokens, self.readout.kernel[...].T)
 
 
 class Windows(nnx.Module):

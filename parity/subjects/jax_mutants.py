@@ -139,14 +139,28 @@ SEQUENCES: tuple[Mutant, ...] = (
     Mutant("A14-end", "beam_search", "semantic", {"force": lambda ended, forced, surprise: surprise}),
     Mutant("A14-coverage", "beam_search", "semantic", {"covered": jnp.ones_like}),
     Mutant("N11", "translator", "semantic", {"carry": _in_bfloat16}),
-    Mutant("E01", "tied", "semantic", {"look_up": lambda table, tokens: table[tokens]}),
+    Mutant("S19", "tied", "semantic", {"look_up": lambda table, tokens: table[tokens]}),
     Mutant(
-        "E01-zero",
+        "S19-zero",
         "tied",
         "semantic",
         {"look_up": lambda table, tokens: jnp.where(tokens[..., None] == 0, 0.0, table[tokens])},
     ),
     Mutant("T01", "tied", "semantic", {"kernel": jnp.transpose}),
+    Mutant(
+        "S19-first",
+        "tied",
+        "semantic",
+        {"look_up": lambda table, tokens: faithful.look_up(table, (tokens - 1) % len(table))},
+    ),
+    Mutant("S21", "tied", "semantic", {"softmax_table": lambda table, own: lax.stop_gradient(table)}),
+    Mutant(
+        "S21-lookup",
+        "tied",
+        "semantic",
+        {"look_up": lambda table, tokens: lax.stop_gradient(table)[tokens]},
+    ),
+    Mutant("S21-shared", "untied", "semantic", {"softmax_table": lambda table, own: table}),
     Mutant("P01", "tied", "semantic", {"kernel": lax.stop_gradient}),
 )
 

@@ -6,6 +6,7 @@ torch gives a number for it, none at all.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from functools import partial
@@ -104,6 +105,15 @@ def _tokens(dtype: str, probe_set: str, seed: int) -> list[Probe]:
     return [_probe("padded", rng, (tokens,), dtype=dtype)]
 
 
+def _strange_tokens(probe_set: str, seed: int) -> list[Probe]:
+    """Give tokens below and above the rows of the embedding, which torch refuses."""
+    (probe,) = _tokens("float32", probe_set, seed)
+    (tokens,) = probe.args
+    strange = tokens.copy()
+    strange[0, :3] = -1, TARGET, TARGET + 7
+    return [probe, dataclasses.replace(probe, name="out of range", args=(strange,), refused=True)]
+
+
 def _sequence(probe_set: str, seed: int) -> list[Probe]:
     rng = np.random.default_rng(seed)
     states = tuple(0.5 * _normal(rng, BATCH, HIDDEN) for _ in range(2))
@@ -198,6 +208,14 @@ STACK = Case(
     partial(_jax_model, "Stack", (HIDDEN, 3)),
     _own_weights,
 )
+REFUSING = _subject(
+    "refusing",
+    "TiedModel",
+    "an embedding asked for rows that it does not have",
+    _strange_tokens,
+    TARGET,
+    HIDDEN,
+)
 SUBJECTS: tuple[Case, ...] = (
     _subject(
         "attention_dot",
@@ -253,6 +271,14 @@ SUBJECTS: tuple[Case, ...] = (
             HIDDEN,
         )
         for id, dtype in (("tied", "float32"), ("tied_bfloat16", "bfloat16"))
+    ),
+    _subject(
+        "untied",
+        "UntiedModel",
+        "an embedding, and a matrix of its own before the softmax",
+        partial(_tokens, "float32"),
+        TARGET,
+        HIDDEN,
     ),
     _subject("normed_lstm", "NormedLSTM", "an LSTM with layer norms", _sequence, FEATURES, HIDDEN),
     _subject("windows", "Windows", "LSTMs called twice", _two_windows, FEATURES, HIDDEN),

@@ -193,6 +193,18 @@ class TiedModel(nn.Module):
         return F.linear(h, self.embedding.weight)
 
 
+class UntiedModel(TiedModel):
+    """The same with a matrix of its own before the softmax, of the embedding's shape."""
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__(vocabulary, width)
+        self.readout = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits `[B, T, V]`."""
+        return self.readout(torch.tanh(self.hidden(self.embedding(tokens))))
+
+
 class NormedLSTM(nn.Module):
     """An LSTM whose sums and cell state pass layer norms, Ba et al. (2016), https://arxiv.org/abs/1607.06450."""
 

@@ -90,7 +90,7 @@ def test_markdown_has_verdict_table_diagnosis_and_what_was_not_asked():
         "L02 forget bias +2",
         "first divergence: forward pass, encoder.rnn: layer 1 reverse, t=6",
         "Sensitivity: a relative (rms) change",
-        "Not exercised: precisions other than float32",
+        "Not exercised: arguments that the reference refuses, precisions other than float32",
         "jax 0.10.2",
     ):
         assert words in text

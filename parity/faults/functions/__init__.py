@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.faults.functions import activations, attention, norms, search, tokens
+from parity.faults.functions import activations, attention, norms, search, tokens, tying
 from parity.faults.substitution import Substitution
 
 FAULTS: tuple[Substitution, ...] = (
@@ -11,4 +11,5 @@ FAULTS: tuple[Substitution, ...] = (
     *activations.FAULTS,
     *tokens.FAULTS,
     *search.FAULTS,
+    *tying.FAULTS,
 )

@@ -66,6 +66,10 @@ def _zero_padding(
     return found if padding_idx is None else found * (input != padding_idx)[..., None]
 
 
+def _row_before(input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Tensor:
+    return F.embedding((input - 1) % len(weight), weight, *args, **options)
+
+
 def _without(number: int) -> Function:
     def concatenate(tensors: Any, dim: int = 0, **options: Any) -> Tensor:
         parts = list(tensors)
@@ -135,7 +139,14 @@ FAULTS: tuple[Substitution, ...] = (
         "A10-order", "parts joined in the opposite order", _JOIN, CONCATENATE, _backwards, variant=True
     ),
     Substitution(
-        "E01", "padding row of the embedding receives a gradient", _PADDING, EMBEDDING, _learned_padding
+        "S19", "padding row of the embedding receives a gradient", _PADDING, EMBEDDING, _learned_padding
     ),
-    Substitution("E01-zero", "padding row of the embedding read as zero", _PADDING, EMBEDDING, _zero_padding),
+    Substitution(
+        "S19-first",
+        "tokens counted from one: the row before is read",
+        "token k is row k of the embedding, counted from zero",
+        EMBEDDING,
+        _row_before,
+    ),
+    Substitution("S19-zero", "padding row of the embedding read as zero", _PADDING, EMBEDDING, _zero_padding),
 )
