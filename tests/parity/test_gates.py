@@ -357,6 +357,20 @@ def test_a_wrong_declaration_of_zeros_is_an_error_not_a_pass():
     assert judged(zeros=np.ones((3, 3), bool)).verdict == "ERROR"
 
 
+@pytest.mark.parametrize(
+    ("units", "verdict"),
+    [
+        pytest.param(1.0, "INCONCLUSIVE", id="a rounding apart"),
+        pytest.param(100.0, "EQUIVALENT", id="two rows, though nearly one"),
+    ],
+)
+def test_rows_are_the_same_up_to_the_last_bits(units, verdict):
+    """A matrix product need not round equal rows alike; the limit is 16 roundings of float64."""
+    row = np.linspace(0.5, 1.5, 7)
+    oracle = np.stack([row, row + units * 2.0**-53, row])
+    assert judged(oracle=oracle, batch_axes=0).verdict == verdict
+
+
 def test_an_oracle_that_is_the_same_in_every_row_does_not_pass():
     oracle = np.broadcast_to(draw(0, (1, 7)), (5, 7)).copy()
     assert judged(oracle=oracle).verdict == "EQUIVALENT"
