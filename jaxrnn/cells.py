@@ -49,8 +49,8 @@ class Residuals(NamedTuple):
     """What a linearised step may look at."""
 
     kept: tuple[jax.Array, ...]  # what `Derivative.keep` returned for this step, each [B, H]
-    h_before: jax.Array  # [B, R], stacked by the unroll anyway
-    h_after: jax.Array  # [B, R], likewise
+    h_before: jax.Array  # [B, R]
+    h_after: jax.Array  # [B, R]
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,20 @@ class Derivative:
     """The derivative of a step, written by hand as a linear map.
 
     JAX transposes the map itself, so one definition serves forward and reverse mode.
+
+    keep: what each step leaves behind, of its pre-activations, state and own parameters.
+    tangent: of `Residuals`, the tangents of pre-activations and state, the own parameters and their tangents: the
+        tangent of the state after the step, before any projection.
+    output: of what was kept and the own parameters: ``h`` before any projection, for any number of steps at once.
+        None where it does not follow from them; then it is stored.
+    own_drive: of `Residuals` and the tangents of the own parameters: what these add to the tangents of
+        pre-activations, {name: [B, H]}, for any number of steps at once. None where `tangent` sees to it.
     """
 
     keep: Callable[[PreActivations, State, Parameters], tuple[jax.Array, ...]]
     tangent: Callable[[Residuals, PreActivations, State, Parameters, Parameters], State]
+    output: Callable[[tuple[jax.Array, ...], Parameters], jax.Array] | None = None
+    own_drive: Callable[[Residuals, Parameters], dict[str, jax.Array]] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,21 +136,24 @@ class Cell:
 
     def linearisation(self) -> Derivative:
         """Return the hand-written derivative, or the automatic one."""
-        return self.derivative or automatic_derivative(self.step)
+        return self.derivative or automatic_derivative(self)
 
 
-def automatic_derivative(step: Step) -> Derivative:
-    """Return the derivative of `step` by `jax.jvp`, keeping its pre-activations and state."""
+def automatic_derivative(cell: Cell) -> Derivative:
+    """Return the derivative of a step by `jax.jvp`, keeping its pre-activations and state."""
+    step, count = cell.step, len(cell.pre_activations)
 
     def keep(pre, state, own):
         return (*pre, *state)
 
     def tangent(residuals, d_pre, d_state, own, d_own):
-        count = len(d_pre)
-        pre, state = residuals.kept[:count], type(d_state)(*residuals.kept[count:])
+        pre, state = residuals.kept[:count], cell.state(*residuals.kept[count:])
         return jax.jvp(step, (pre, state, own), (d_pre, d_state, d_own))[1]
 
-    return Derivative(keep, tangent)
+    def output(kept, own):
+        return step(kept[:count], cell.state(*kept[count:]), own).h
+
+    return Derivative(keep, tangent, output)
 
 
 # One whole step ------------------------------------------------------------------------------------------
@@ -155,12 +168,17 @@ def carry_dtype(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def matmul(x: jax.Array, weight: jax.Array, precision: lax.PrecisionLike = None) -> jax.Array:
-    """Return ``x Wᵀ`` [..., rows], multiplied in the dtype of `weight`, summed in its carry dtype."""
+def matmul(
+    x: jax.Array, weight: jax.Array, precision: lax.PrecisionLike = None, *, axis: int = 1
+) -> jax.Array:
+    """Return ``x Wᵀ`` [..., rows], multiplied in the dtype of `weight`, summed in its carry dtype.
+
+    `axis` is that of the features of `x` in the weight: 1 in torch's layout, 0 in one that was transposed.
+    """
     return lax.dot_general(
         x.astype(weight.dtype),
         weight,
-        (((x.ndim - 1,), (1,)), ((), ())),
+        (((x.ndim - 1,), (axis,)), ((), ())),
         precision=precision,
         preferred_element_type=carry_dtype(weight.dtype),
     )
@@ -252,14 +270,20 @@ def _lstm_tangent(residuals, d_pre, d_state, own, d_own):
     i, f, g, o, c = residuals.kept
     d_i, d_f, d_g, d_o = d_pre
     squashed = jnp.tanh(f * c + i * g)  # cheaper to compute again than to keep
-    dc = (
-        f * d_state.c
-        + (c * f * (1 - f)) * d_f
-        + (g * i * (1 - i)) * d_i
-        + (i * (1 - g * g)) * d_g
-    )  # fmt: skip
+    dc = _lstm_cell_tangent(residuals.kept, (d_i, d_f, d_g), d_state.c)
     dh = (squashed * o * (1 - o)) * d_o + (o * (1 - squashed * squashed)) * dc
     return LSTMState(dh, dc)
+
+
+def _lstm_cell_tangent(kept, d_pre, d_c):
+    i, f, g, _, c = kept
+    d_i, d_f, d_g = d_pre
+    return f * d_c + (c * f * (1 - f)) * d_f + (g * i * (1 - i)) * d_i + (i * (1 - g * g)) * d_g
+
+
+def _lstm_output(kept, own):
+    i, f, g, o, c = kept
+    return o * jnp.tanh(f * c + i * g)
 
 
 def peephole_lstm_step(pre: PreActivations, state: LSTMState, own: Parameters) -> LSTMState:
@@ -278,6 +302,30 @@ def peephole_lstm_step(pre: PreActivations, state: LSTMState, own: Parameters) -
     w_i, w_f, w_o = own["weight_ch"].astype(state.c.dtype)
     c = sigmoid(a_f + w_f * state.c) * state.c + sigmoid(a_i + w_i * state.c) * jnp.tanh(a_g)
     return LSTMState(sigmoid(a_o + w_o * c) * jnp.tanh(c), c)
+
+
+def _peephole_lstm_keep(pre, state, own):
+    a_i, a_f, a_g, a_o = pre
+    w_i, w_f, w_o = own["weight_ch"].astype(state.c.dtype)
+    i, f, g = sigmoid(a_i + w_i * state.c), sigmoid(a_f + w_f * state.c), jnp.tanh(a_g)
+    return i, f, g, sigmoid(a_o + w_o * (f * state.c + i * g)), state.c
+
+
+def _peephole_lstm_tangent(residuals, d_pre, d_state, own, d_own):
+    i, f, g, o, c = residuals.kept
+    w_i, w_f, w_o = own["weight_ch"].astype(c.dtype)
+    d_i, d_f, d_g, d_o = d_pre
+    as_lstm = (d_i + w_i * d_state.c, d_f + w_f * d_state.c, d_g)
+    dc = _lstm_cell_tangent(residuals.kept, as_lstm, d_state.c)
+    squashed = jnp.tanh(f * c + i * g)
+    dh = (squashed * o * (1 - o)) * (d_o + w_o * dc) + (o * (1 - squashed * squashed)) * dc
+    return LSTMState(dh, dc)
+
+
+def _peephole_lstm_own_drive(residuals, d_own):
+    i, f, g, _, c = residuals.kept
+    d_i, d_f, d_o = d_own["weight_ch"].astype(c.dtype)
+    return {"i": d_i * c, "f": d_f * c, "o": d_o * (f * c + i * g)}
 
 
 # Gated recurrent unit ------------------------------------------------------------------------------------
@@ -316,8 +364,13 @@ _IFGO = ("i", "f", "g", "o")
 
 TANH = Cell("RNN_TANH", ("a",), ("a",), HiddenState, tanh_step, (), Derivative(_keep_nothing, _tanh_tangent))
 RELU = Cell("RNN_RELU", ("a",), ("a",), HiddenState, relu_step, (), Derivative(_keep_nothing, _relu_tangent))
-LSTM = Cell("LSTM", _IFGO, _IFGO, LSTMState, lstm_step, (), Derivative(_lstm_keep, _lstm_tangent))
+LSTM = Cell(
+    "LSTM", _IFGO, _IFGO, LSTMState, lstm_step, (), Derivative(_lstm_keep, _lstm_tangent, _lstm_output)
+)
 GRU = Cell(
     "GRU", ("r", "z", "n_x"), ("r", "z", "n_h"), HiddenState, gru_step, (), Derivative(_gru_keep, _gru_tangent)
 )  # fmt: skip
-PEEPHOLE_LSTM = Cell("PEEPHOLE_LSTM", _IFGO, _IFGO, LSTMState, peephole_lstm_step, own=(("weight_ch", 3),))
+PEEPHOLE_LSTM = Cell(
+    "PEEPHOLE_LSTM", _IFGO, _IFGO, LSTMState, peephole_lstm_step, (("weight_ch", 3),),
+    Derivative(_peephole_lstm_keep, _peephole_lstm_tangent, _lstm_output, _peephole_lstm_own_drive),
+)  # fmt: skip

@@ -1,20 +1,23 @@
-"""The fast unroll: everything that does not depend on the state happens outside the loop.
+"""The fast unroll: what does not depend on the state happens outside the loop, a chunk of steps at a time.
 
-Forward, ``W_ih x + b`` is one matrix product over all steps, and only ``W_hh h`` and the elementwise step
-stay inside. Backward likewise: the loop carries the state's cotangent alone, and the gradients of W_ih, W_hh,
-W_hr, of the biases and of x are products over all steps, taken after it.
+Forward, ``W_ih x + b`` is one matrix product for many steps (or, where that is cheaper, part of the product that
+the step makes anyway), and only ``W_hh h`` and the elementwise step stay inside. Backward likewise: the loop
+carries the state's cotangent alone, and the gradients of W_ih, W_hh, W_hr, of the biases and of x are products over
+the steps of a chunk, taken while what they multiply is still in the cache.
 
-There is no hand-written backward pass. The recurrence has one custom *tangent* rule for every cell
-(`_tangent`), in which each parameter's tangent enters as a product taken outside the loop::
+There is no hand-written backward pass. The recurrence has one custom *tangent* rule for every cell (`_tangent`), in
+which each parameter's tangent enters as a product taken outside the inner loop::
 
-    da_t = [dW_ih x_t + W_ih dx_t + db] + [dW_hh h_{t-1}]  +  W_hh dh_{t-1}
-            outside, all t at once         outside              inside, t by t
-    ds_t = J_t (da_t, ds_{t-1})                                 elementwise, `Derivative.tangent`
+    da_t = [dW_ih x_t + W_ih dx_t + db + dW_hh h_{t-1}]  +  W_hh dh_{t-1}
+            outside, all t of a chunk at once               inside, t by t
+    ds_t = J_t (da_t, ds_{t-1})                             elementwise, `Derivative.tangent`
 
-JAX transposes this into exactly the backward pass described above. So reverse mode, forward mode, `vmap` and
-second derivatives all come from the same few lines, where `jax.custom_vjp` would lose forward mode.
+JAX transposes this into exactly the backward pass described above: a loop over chunks that carries the gradients of
+the parameters, and in it a loop over steps. So reverse mode, forward mode, `vmap` and second derivatives all come
+from the same few lines, where `jax.custom_vjp` would lose forward mode.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,28 +26,34 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxrnn.cells import Cell, Parameters, Residuals, State, add_bias, matmul
+from jaxrnn.cells import Cell, Derivative, Parameters, Residuals, State, matmul
+from jaxrnn.ops.planning import Plan, choose
 from jaxrnn.ops.reference import select
 
 
 class Recurrence(NamedTuple):
-    """What enters the loop."""
+    """What is unrolled. The tangent of it has the same fields."""
 
-    gates_x: dict[str, jax.Array]  # {pre-activation: [T, B, H]}: the part that does not depend on the state
-    bias_h: dict[str, jax.Array]  # {pre-activation: [H]} for those that have no part in `gates_x`
+    x: jax.Array  # [T, B, I]
+    weight_ih: jax.Array  # [G*H, I]
     weight_hh: jax.Array  # [G*H, R]
     weight_hr: jax.Array | None  # [R, H]
+    bias: dict[str, jax.Array]  # {pre-activation: [H]}, empty for a cell without bias
     own: dict[str, jax.Array]
     state: State
     valid: jax.Array | None  # bool [T, B, 1]
     restart: jax.Array | None  # bool [T, B, 1]
 
 
-class Kept(NamedTuple):
-    """What the loop leaves behind for the linearised loop, each [T, B, ...]."""
+class Linear(NamedTuple):
+    """What a chunk of the linearised recurrence is computed from, each array [K, B, ...]."""
 
-    step: tuple[jax.Array, ...]  # `Derivative.keep`
-    unprojected: jax.Array | None  # h before the projection
+    x: jax.Array
+    dx: jax.Array | None
+    kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
+    h: jax.Array | None  # every step's, where it does not follow from `kept`
+    valid: jax.Array | None
+    restart: jax.Array | None
 
 
 def unroll(
@@ -57,138 +66,301 @@ def unroll(
     *,
     reverse: bool,
     precision: lax.PrecisionLike,
+    plan: Plan | None = None,
 ) -> tuple[jax.Array, State]:
     """Return every step's ``h`` [T, B, R] and the final state, as `reference.unroll` does."""
-    gates_x, bias_h = project(cell, params, x, precision)
-    own, weight_hr = cell.own_parameters(params), params.get("weight_hr")
-    inputs = Recurrence(gates_x, bias_h, params["weight_hh"], weight_hr, own, state, valid, restart)
-    return recur(cell, reverse, precision, inputs)
+    steps, rows, _ = x.shape
+    if steps == 0:
+        return jnp.zeros((0, *state.h.shape), state.h.dtype), state
+    plan = plan or choose(cell, steps, rows)
+    inputs = Recurrence(
+        x,
+        params["weight_ih"],
+        params["weight_hh"],
+        params.get("weight_hr"),
+        _biases(cell, params, state),
+        cell.own_parameters(params),
+        state,
+        valid,
+        restart,
+    )
+    plan = plan._replace(chunk=min(plan.chunk, steps))
+    rest = steps % plan.chunk
+    if rest == 0:
+        return recur(cell, plan, reverse, precision, inputs)
+    main, tail = _split(inputs, steps - rest)
+    parts = [(plan, main), (plan._replace(chunk=rest), tail)]
+    outputs = []
+    for part_plan, part in reversed(parts) if reverse else parts:
+        h, state = recur(cell, part_plan, reverse, precision, part._replace(state=state))
+        outputs.append(h)
+    return jnp.concatenate(outputs[::-1] if reverse else outputs), state
 
 
-def project(
-    cell: Cell, params: Parameters, x: jax.Array, precision: lax.PrecisionLike
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Return ``W_ih x`` plus the biases of the same sums, and the biases that only ``W_hh h`` has.
+def _split(inputs: Recurrence, steps: int) -> tuple[Recurrence, Recurrence]:
+    """Cut time in two. `lax.split` is transposed into one concatenation, slices would be into sums."""
+    sizes = (steps, inputs.x.shape[0] - steps)
 
-    One array per gate: slicing gates out of one wide array inside the loop stops XLA's CPU compiler from
-    vectorising the exponentials.
-    """
-    product = add_bias(matmul(x, params["weight_ih"], precision), params.get("bias_ih"))
-    gates_x = dict(zip(cell.x_gates, jnp.split(product, cell.gates, -1), strict=True))
-    bias_h = {}
-    if "bias_hh" in params:
-        blocks = jnp.split(params["bias_hh"].astype(product.dtype), cell.gates)
-        for name, block in zip(cell.h_gates, blocks, strict=True):
-            if name in gates_x:
-                gates_x[name] = gates_x[name] + block
-            else:
-                bias_h[name] = block
-    return gates_x, bias_h
+    def cut(array: jax.Array | None) -> Any:
+        return (None, None) if array is None else lax.split(array, sizes)
+
+    parts = zip(cut(inputs.x), cut(inputs.valid), cut(inputs.restart), strict=True)
+    main, tail = (inputs._replace(x=x, valid=valid, restart=restart) for x, valid, restart in parts)
+    return main, tail
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _biases(cell: Cell, params: Parameters, state: State) -> dict[str, jax.Array]:
+    """Return one bias per pre-activation, the sum of those of both products."""
+    biases: dict[str, jax.Array] = {}
+    for gates, name in ((cell.x_gates, "bias_ih"), (cell.h_gates, "bias_hh")):
+        if name not in params:
+            continue
+        for gate, block in zip(gates, jnp.split(params[name].astype(state.h.dtype), cell.gates), strict=True):
+            biases[gate] = biases[gate] + block if gate in biases else block
+    return biases
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
 def recur(
-    cell: Cell, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence
+    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence
 ) -> tuple[jax.Array, State]:
-    """Return every step's ``h`` [T, B, R] and the final state."""
-    h, final, _ = _run(cell, reverse, precision, inputs, keep=None)
+    """Return every step's ``h`` [T, B, R] and the final state; the plan's chunk divides T."""
+    h, final, _ = _run(cell, plan, reverse, precision, inputs, keep=None)
     return h, final
 
 
+# The loop --------------------------------------------------------------------------------------------------
+
+
 def _run(
-    cell: Cell, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence, keep: Any
-) -> tuple[jax.Array, State, Any]:
-    """Run the loop; return also a `Kept` of what `keep` returns for each step."""
+    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence, keep: Any
+) -> tuple[jax.Array, State, tuple[jax.Array, ...]]:
+    """Run the loop; return also what `keep` returns for each step."""
     zeros = jax.tree.map(jnp.zeros_like, inputs.state)
+    sums = (_joined if plan.joined else _hoisted)(cell, precision, inputs)
 
     def step(state, xs):
-        gates_x, valid, restart = xs
+        ahead, valid, restart = xs
         before = select(restart, zeros, state)
-        blocks = _recurrent_blocks(cell, inputs.weight_hh, inputs.bias_h, before.h, precision)
-        pre = cell.sum_blocks(gates_x, blocks)
+        pre = sums.of_step(ahead, before.h)
         new = cell.step(pre, before, inputs.own)
-        kept = Kept(keep(pre, before, inputs.own), None) if keep else None
+        kept = keep(pre, before, inputs.own) if keep else ()
         if inputs.weight_hr is not None:
-            kept = kept._replace(unprojected=new.h) if kept else None
             new = new._replace(h=matmul(new.h, inputs.weight_hr, precision))
         after = select(valid, new, state, default=True)
         return after, (after.h, kept)
 
-    final, (h, kept) = lax.scan(
-        step, inputs.state, (inputs.gates_x, inputs.valid, inputs.restart), reverse=reverse
-    )
+    def chunk(state, xs):
+        x, valid, restart = xs
+        return lax.scan(step, state, (sums.ahead(x), valid, restart), reverse=reverse)
+
+    xs = (inputs.x, inputs.valid, inputs.restart)
+    count = 1 if plan.joined else inputs.x.shape[0] // plan.chunk
+    final, (h, kept) = _scan_chunks(chunk, inputs.state, _cut(xs, count), reverse)
     return h, final, kept
 
 
-def _recurrent_blocks(cell, weight_hh, bias_h, h, precision):
-    blocks = jnp.split(matmul(h, weight_hh, precision), cell.gates, -1)
-    return tuple(
-        block + bias_h[name] if name in bias_h else block
-        for name, block in zip(cell.h_gates, blocks, strict=True)
-    )
+class _Sums(NamedTuple):
+    """How the pre-activations come about."""
+
+    ahead: Callable[[jax.Array], Any]  # of x [K, B, I], what is computed before the loop over these steps
+    of_step: Callable[[Any, jax.Array], tuple[jax.Array, ...]]  # of that and h, the pre-activations of a step
+
+
+def _joined(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence) -> _Sums:
+    """One product per step, ``[x, h] [W_ih, W_hh]ᵀ``, for a cell whose two products enter the same sums."""
+    weights = jnp.concatenate([inputs.weight_ih, inputs.weight_hh], axis=1).T
+    bias = _wide_bias(cell, inputs)
+
+    def of_step(x, h):
+        product = matmul(jnp.concatenate([x, h.astype(x.dtype)], axis=-1), weights, precision, axis=0) + bias
+        return tuple(jnp.split(product, cell.gates, -1))
+
+    return _Sums(lambda x: x, of_step)
+
+
+def _hoisted(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence) -> _Sums:
+    """``W_ih x + b`` for all steps of a chunk, and ``W_hh h`` in the loop.
+
+    One array per gate: slicing gates out of one wide array inside the loop stops XLA's CPU compiler from
+    vectorising the exponentials.
+    """
+    weight_ih, weight_hh, bias = inputs.weight_ih.T, inputs.weight_hh.T, _wide_bias(cell, inputs)
+    late = {name: block for name, block in inputs.bias.items() if name not in cell.x_gates}
+
+    def ahead(x):
+        product = matmul(x, weight_ih, precision, axis=0) + bias
+        return dict(zip(cell.x_gates, jnp.split(product, cell.gates, -1), strict=True))
+
+    def of_step(ahead, h):
+        blocks = jnp.split(matmul(h, weight_hh, precision, axis=0), cell.gates, -1)
+        blocks = [b + late[name] if name in late else b for name, b in zip(cell.h_gates, blocks, strict=True)]
+        return cell.sum_blocks(ahead, tuple(blocks))
+
+    return _Sums(ahead, of_step)
+
+
+def _wide_bias(cell: Cell, inputs: Recurrence) -> jax.Array | float:
+    return jnp.concatenate([inputs.bias[name] for name in cell.x_gates]) if inputs.bias else 0.0
+
+
+def _cut(xs: Any, count: int) -> Any:
+    """Cut the steps of arrays [T, ...] into [count, T / count, ...]."""
+    return jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), xs)
+
+
+def _scan_chunks(chunk: Any, carry: Any, pieces: Any, reverse: bool) -> tuple[Any, Any]:
+    """Scan over chunks; return results [count, K, ...] as [T, ...]."""
+    if jax.tree.leaves(pieces)[0].shape[0] == 1:
+        return chunk(carry, jax.tree.map(lambda a: a[0], pieces))
+    carry, ys = lax.scan(chunk, carry, pieces, reverse=reverse)
+    return carry, jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), ys)
+
+
+# The linearised loop ---------------------------------------------------------------------------------------
 
 
 @partial(recur.defjvp, symbolic_zeros=True)
-def _recur_jvp(cell, reverse, precision, primals, tangents):
-    (inputs,), (d_inputs,) = primals, tangents
+def _tangent(cell, plan, reverse, precision, primals, tangents):
+    (inputs,), (given,) = primals, tangents
     derivative = cell.linearisation()
-    h, final, kept = _run(cell, reverse, precision, inputs, derivative.keep)
-    steps = Residuals(kept.step, _shift(h, inputs.state.h, inputs.restart, reverse), h)
-    drive = _drive(cell, precision, steps.h_before, d_inputs)
-    d_projected = None
-    if d_inputs.weight_hr is not None and not _is_zero(d_inputs.weight_hr):
-        d_projected = matmul(kept.unprojected, d_inputs.weight_hr, precision)
-    d_state, d_own = jax.tree.map(_instantiate, (d_inputs.state, d_inputs.own), is_leaf=_is_zero)
+    h, final, kept = _run(cell, plan, reverse, precision, inputs, derivative.keep)
+    d = jax.tree.map(lambda t: None if _is_zero(t) else t, given, is_leaf=_is_zero)
+    d_state, d_own = jax.tree.map(_instantiate, (given.state, given.own), is_leaf=_is_zero)
+    stored = h if derivative.output is None or inputs.weight_hr is not None else None
 
-    # Without the checkpoint, partial evaluation would store every factor of the linear map for every step;
-    # with it, the factors are computed from the residuals where they are used.
+    # Of a chunk, only what is in `Linear` is kept for the backward pass. Without the checkpoint, partial evaluation
+    # would compute and store, for all chunks, whatever does not depend on a tangent.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def chunk(d_state, xs):
+        linear, entering = xs
+        unprojected = derivative.output(linear.kept, inputs.own) if derivative.output else linear.h
+        after = unprojected if linear.h is None else linear.h
+        residuals = Residuals(linear.kept, _before(after, entering, linear, reverse), after)
+        drive = _drive(cell, precision, inputs, d, linear, residuals)
+        d_projected = None if d.weight_hr is None else matmul(unprojected, d.weight_hr, precision)
+        steps = (drive, d_projected, residuals, linear.valid, linear.restart)
+        return lax.scan(_linear_step(cell, precision, inputs, d_own), d_state, steps, reverse=reverse)
+
+    count = inputs.x.shape[0] // plan.chunk
+    linear = Linear(inputs.x, d.x, kept, stored, inputs.valid, inputs.restart)
+    entering = _entering(derivative, inputs, kept, stored, plan.chunk, reverse)
+    d_final, dh = _scan_chunks(chunk, d_state, (_cut(linear, count), entering), reverse)
+    return (h, final), (dh, d_final)
+
+
+def _linear_step(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence, d_own: Any) -> Any:
+    """Return the body of the linearised loop."""
+    derivative = cell.linearisation()
+
+    # With this checkpoint, the factors of the linear map are computed where they are used, not stored beforehand.
     @partial(jax.checkpoint, prevent_cse=False)
     def linear_step(weight_hh, weight_hr, own, d_own, d_state, xs):
-        drive, d_projected, residuals, valid, restart = xs
+        (wide, only_x), d_projected, residuals, valid, restart = xs
         before = select(restart, jax.tree.map(jnp.zeros_like, d_state), d_state)
-        blocks = _recurrent_blocks(cell, weight_hh, {}, before.h, precision)
-        d_pre = cell.sum_blocks(_with_zeros(cell, drive, blocks[0]), blocks)
+        sums = _sum(matmul(before.h, weight_hh, precision), wide)
+        blocks = dict(zip(cell.h_gates, jnp.split(sums, cell.gates, -1), strict=True)) | only_x
+        nothing = jnp.zeros_like(blocks[cell.h_gates[0]])
+        d_pre = tuple(blocks.get(name, nothing) for name in cell.pre_activations)
         new = derivative.tangent(residuals, d_pre, before, own, d_own)
         if weight_hr is not None:
-            dh = matmul(new.h, weight_hr, precision)
-            new = new._replace(h=dh if d_projected is None else dh + d_projected)
+            new = new._replace(h=_sum(matmul(new.h, weight_hr, precision), d_projected))
         return select(valid, new, d_state, default=True)
 
     def step(d_state, xs):
         d_state = linear_step(inputs.weight_hh, inputs.weight_hr, inputs.own, d_own, d_state, xs)
         return d_state, d_state.h
 
-    xs = (drive, d_projected, steps, inputs.valid, inputs.restart)
-    d_final, dh = lax.scan(step, d_state, xs, reverse=reverse)
-    return (h, final), (dh, d_final)
+    return step
 
 
-def _drive(cell, precision, h_before, d_inputs: Recurrence) -> dict[str, jax.Array]:
-    """Return, per pre-activation, the sum [T, B, H] of all that does not wait for the loop."""
-    drive = {name: d for name, d in d_inputs.gates_x.items() if not _is_zero(d)}
+def _drive(
+    cell: Cell,
+    precision: lax.PrecisionLike,
+    inputs: Recurrence,
+    d: Recurrence,
+    linear: Linear,
+    residuals: Residuals,
+) -> tuple[jax.Array | None, dict[str, jax.Array]]:
+    """Return all that enters the sums of a chunk without waiting for its loop.
 
-    def add(name, d):
-        drive[name] = drive[name] + d if name in drive else d
+    That is one wide array [K, B, G*H] in the order of `Cell.h_gates`, and {name: [K, B, H]} for the pre-activations
+    in which h has no part; None where there is nothing.
+    """
+    alike = cell.x_gates == cell.h_gates
+    wide = from_x = None
+    if alike and d.weight_ih is not None and d.weight_hh is not None:  # in reverse: one gradient of both
+        both = jnp.concatenate([linear.x, residuals.h_before.astype(linear.x.dtype)], axis=-1)
+        wide = matmul(both, jnp.concatenate([d.weight_ih, d.weight_hh], axis=1), precision)
+    else:
+        from_x = None if d.weight_ih is None else matmul(linear.x, d.weight_ih, precision)
+        wide = None if d.weight_hh is None else matmul(residuals.h_before, d.weight_hh, precision)
+    if linear.dx is not None:
+        from_x = _sum(matmul(linear.dx, inputs.weight_ih, precision), from_x)
 
-    if not _is_zero(d_inputs.weight_hh):
-        blocks = jnp.split(matmul(h_before, d_inputs.weight_hh, precision), cell.gates, -1)
-        for name, block in zip(cell.h_gates, blocks, strict=True):
-            add(name, block)
-    for name, d in d_inputs.bias_h.items():
-        if not _is_zero(d):
-            add(name, jnp.broadcast_to(d, (*h_before.shape[:-1], d.shape[0])))
-    return drive
+    blocks: dict[str, jax.Array] = {}
+    only_x: dict[str, jax.Array] = {}
+    own_drive = cell.linearisation().own_drive
+    if own_drive and None not in d.own.values():
+        blocks = own_drive(residuals, d.own)
+    if alike:
+        wide = _sum(from_x, wide)
+    elif from_x is not None:
+        for name, block in zip(cell.x_gates, jnp.split(from_x, cell.gates, -1), strict=True):
+            (blocks if name in cell.h_gates else only_x)[name] = block
+    if blocks:
+        zeros = jnp.zeros_like(next(iter(blocks.values())))
+        wide = _sum(jnp.concatenate([blocks.get(name, zeros) for name in cell.h_gates], axis=-1), wide)
+    biases = {name: bias for name, bias in d.bias.items() if bias is not None}
+    if biases:
+        zero = jnp.zeros_like(next(iter(biases.values())))
+        rows = residuals.h_before.shape[:-1]
+        wide = _sum(_repeat(jnp.concatenate([biases.get(name, zero) for name in cell.h_gates]), rows), wide)
+        for name in biases.keys() - cell.h_gates:
+            only_x[name] = _sum(_repeat(biases[name], rows), only_x.get(name))
+    return wide, only_x
 
 
-def _with_zeros(cell: Cell, drive: dict[str, jax.Array], like: jax.Array) -> dict[str, jax.Array]:
-    """Return `drive` with zeros for the sums that no tangent reaches and no ``W_hh h`` fills."""
-    return {name: jnp.zeros_like(like) for name in cell.x_gates if name not in cell.h_gates} | drive
+def _before(after: jax.Array, entering: jax.Array, linear: Linear, reverse: bool) -> jax.Array:
+    """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
+    if linear.valid is not None:  # before its first valid step, a row is still as it was
+        after = jnp.where(linear.valid, after, entering)
+    if reverse:
+        before = jnp.concatenate([after[1:], entering[None]])
+    else:
+        before = jnp.concatenate([entering[None], after[:-1]])
+    return before if linear.restart is None else jnp.where(linear.restart, 0, before)
 
 
-def _shift(h: jax.Array, h0: jax.Array, restart: jax.Array | None, reverse: bool) -> jax.Array:
-    """Return the ``h`` each step started from (at padding, where nobody looks, some other state)."""
-    before = jnp.concatenate([h[1:], h0[None]]) if reverse else jnp.concatenate([h0[None], h[:-1]])
-    return before if restart is None else jnp.where(restart, 0, before)
+def _entering(
+    derivative: Derivative,
+    inputs: Recurrence,
+    kept: tuple[jax.Array, ...],
+    stored: jax.Array | None,
+    chunk: int,
+    reverse: bool,
+) -> jax.Array:
+    """Return the h [T / K, B, R] with which each chunk begins."""
+    ends = (
+        slice(chunk, None, chunk) if reverse else slice(chunk - 1, -1, chunk)
+    )  # last steps, but for the last chunk
+    if stored is not None:
+        left = stored[ends]
+    else:
+        assert derivative.output is not None
+        left = derivative.output(jax.tree.map(lambda a: a[ends], kept), inputs.own)
+        if inputs.valid is not None:
+            left = jnp.where(inputs.valid[ends], left, inputs.state.h)
+    first = inputs.state.h[None]
+    return jnp.concatenate([left, first] if reverse else [first, left])
+
+
+def _sum(a: jax.Array | None, b: jax.Array | None) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def _repeat(vector: jax.Array, rows: tuple[int, ...]) -> jax.Array:
+    return jnp.broadcast_to(vector, (*rows, *vector.shape))
 
 
 def _is_zero(tangent: Any) -> bool:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrnn import cells, ops
+from jaxrnn.ops import reference, scan
+from jaxrnn.ops.planning import Plan
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
 
 B, T, I, H, R = 3, 6, 5, 4, 2
@@ -64,6 +66,33 @@ def test_values_and_gradients_are_those_of_the_reference(implementation, cell, r
 
     for shape in shapes:
         assert_trees_close(*both(plain(cell, **shape)))
+
+
+PLANS = [Plan(*p) for p in ((1, False), (2, True), (2, False), (3, True), (4, False), (4, True), (5, False))]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("plan", mostly_slow(PLANS, fast=(Plan(4, True), Plan(3, False))), ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM,)), ids=str)
+def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
+    """Chunks of 1 to 5 of the 6 steps, with a remainder and without, and both ways to come by the sums."""
+    plan = plan._replace(joined=plan.joined and cell.x_gates == cell.h_gates)
+    params, x, state = plain(cell, projected=R if cell is cells.LSTM else 0)
+    valid = (jnp.arange(T)[:, None] < EVERYTHING["lengths"])[..., None]
+    restart = ops.restart_marks(EVERYTHING["resets"].T[..., None] & valid, reverse)
+    options = {"reverse": reverse, "precision": None}
+
+    def run(unroll, **given):
+        def steps_first(params, x, state):
+            x = jnp.where(valid, x.swapaxes(0, 1), 0)
+            h, final = unroll(cell, params, x, state, valid, restart, **options, **given)
+            return jnp.where(valid, h, 0), final
+
+        return values_and_gradients(steps_first, (params, x, state))
+
+    ours, theirs = jax.jit(lambda: (run(scan.unroll, plan=plan), run(reference.unroll)))()
+    assert_trees_close(ours, theirs)
 
 
 @pytest.mark.usefixtures("x64")
@@ -136,6 +165,19 @@ def test_every_implementation_writes_outputs_at_their_own_time(implementation, r
     params, x, state = plain(cells.GRU, dtype=jnp.float32)
     h, final = unroller(cells.GRU, implementation, reverse=reverse)(params, x, state)
     assert rms_error(h[:, 0 if reverse else -1], final.h) == 0
+
+
+@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_no_steps_leave_the_state_alone(implementation, cell):
+    params, x, state = plain(cell, dtype=jnp.float32)
+    run = unroller(cell, implementation)
+    h, final = run(params, x[:, :0], state)
+    assert h.shape == (B, 0, H)
+    assert_trees_close(final, state, 0)
+    gradients = jax.grad(lambda *args: run(*args)[1].h.sum(), argnums=(0, 2))(params, x[:, :0], state)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(gradients[0]))
+    assert (gradients[1].h == 1).all()
 
 
 @pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
