@@ -1,7 +1,7 @@
 """How the fast unroll computes a given size: a few numbers, chosen by arithmetic on shapes alone.
 
-Results do not depend on a plan, only time and memory do. The constants were chosen on sizes that no benchmark of
-`docs/performance.md` uses; that page tells what was measured.
+Results do not depend on a plan, only time and memory do. The constants were chosen on sizes that no table of
+`docs/performance.md` uses; that page tells what was measured, and where.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,18 @@ import jax
 
 from jaxrnn.cells import Cell
 
-# Rows (steps times batch) of the products that are taken for a whole chunk: enough for a product to run at full
-# speed, few enough that the chunk's pre-activations are still in the cache when they are used.
-CHUNK_ROWS = 512
-# From this many rows on, one product of [x, h] per step costs less than a projection ahead of the loop, whose
-# result has to be written, read and added. Below it, the loop is bound by reading the weights.
+FLOAT32 = 4  # bytes; states and pre-activations are carried in float32 or wider
+# A chunk's pre-activations, [K, B, G*H]: large enough for its products to run at full speed, small enough to be in
+# the cache still when they are multiplied.
+CHUNK_BYTES = 4 * 2**20
+# XLA takes its temporary memory anew at each call, and glibc gives blocks above 32 MiB back to the system at once:
+# then every page of them is faulted in anew. So a chunk shrinks where it would carry the whole over this limit, ...
+ALLOCATOR_BYTES = 30 * 2**20
+CHUNK_OVERHEAD = 3.0  # bytes of temporary memory for each byte of a chunk
+# ... and where the residuals alone are beyond it, a chunk of half the size leaves more of the cache to them.
+LARGE_CHUNK_BYTES = 2 * 2**20
+# From this many rows on, one product of [x, h] per step costs a network of several gates less than a projection
+# ahead of the loop, which is written, read and added. Below it, a step is bound by reading its weights.
 JOINED_ROWS = 4
 
 
@@ -29,13 +36,18 @@ class Plan(NamedTuple):
     joined: bool
 
 
-def choose(cell: Cell, steps: int, rows: int, platform: str | None = None) -> Plan:
+def choose(cell: Cell, steps: int, rows: int, hidden_features: int, platform: str | None = None) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
-    platform = platform or jax.default_backend()
-    if platform != "cpu":  # one product for all steps, and a loop of as few kernels as can be
+    if (platform or jax.default_backend()) != "cpu":  # one product for all steps, and few kernels in the loop
         return Plan(max(steps, 1), False)
-    chunk = even_chunk(steps, max(1, CHUNK_ROWS // max(rows, 1)))
-    joined = cell.x_gates == cell.h_gates and rows >= JOINED_ROWS
+    state = FLOAT32 * max(rows, 1) * hidden_features
+    residuals = (
+        (len(cell.pre_activations) + 3) * steps * state
+    )  # gates and states, outputs and their cotangents
+    spare = (ALLOCATOR_BYTES - residuals) / CHUNK_OVERHEAD
+    size = min(spare, CHUNK_BYTES) if spare > 0 else LARGE_CHUNK_BYTES
+    chunk = even_chunk(steps, max(1, int(size / (cell.gates * state))))
+    joined = cell.gates > 1 and cell.x_gates == cell.h_gates and rows >= JOINED_ROWS
     return Plan(chunk, joined)
 
 
@@ -46,5 +58,5 @@ def even_chunk(steps: int, target: int) -> int:
     """
     if steps <= target:
         return max(steps, 1)
-    near = range(target + target // 2, target // 2, -1)
+    near = sorted(range(target // 2 + 1, target + target // 2 + 1), key=lambda chunk: abs(chunk - target))
     return next((chunk for chunk in near if steps % chunk == 0), target)

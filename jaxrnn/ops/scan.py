@@ -72,7 +72,7 @@ def unroll(
     steps, rows, _ = x.shape
     if steps == 0:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
-    plan = plan or choose(cell, steps, rows)
+    plan = plan or choose(cell, steps, rows, params["weight_ih"].shape[0] // cell.gates)
     inputs = Recurrence(
         x,
         params["weight_ih"],

@@ -1,0 +1,62 @@
+"""Plans are arithmetic on shapes: whole chunks, within the allocator's limit, and the same for everybody."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxrnn import cells
+from jaxrnn.ops import planning, scan
+from jaxrnn.ops.planning import Plan, choose, even_chunk
+
+SIZES = list(itertools.product((1, 19, 128, 2048), (1, 4, 32, 1026), (16, 128, 512)))
+
+
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU, cells.TANH, cells.PEEPHOLE_LSTM], ids=str)
+def test_a_chunk_is_at_least_one_step_and_at_most_all(cell):
+    for steps, rows, hidden in SIZES:
+        plan = choose(cell, steps, rows, hidden, "cpu")
+        assert 1 <= plan.chunk <= steps
+        size = plan.chunk * rows * cell.gates * hidden * planning.FLOAT32
+        assert plan.chunk == 1 or size <= 1.5 * planning.CHUNK_BYTES
+
+
+def test_a_chunk_divides_the_steps_where_one_nearby_does():
+    assert even_chunk(128, 16) == 16
+    assert even_chunk(100, 16) == 20
+    assert even_chunk(90, 16) == 15
+    assert even_chunk(97, 16) == 16  # a prime leaves a remainder of one step
+    assert even_chunk(7, 16) == 7
+    assert all(1 <= even_chunk(steps, 1) <= steps for steps in range(1, 50))
+
+
+def test_a_cell_whose_products_enter_different_sums_is_never_joined():
+    assert not any(choose(cells.GRU, *size, "cpu").joined for size in SIZES)
+    assert choose(cells.LSTM, 128, 32, 256, "cpu").joined
+    assert not choose(cells.LSTM, 128, 1, 256, "cpu").joined
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_an_accelerator_gets_one_product_for_all_steps(platform):
+    assert choose(cells.LSTM, 1000, 16, 256, platform) == Plan(1000, joined=False)
+
+
+def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_limit():
+    """Above it, glibc gives the memory back after each call, and each call faults its pages in anew."""
+    steps, rows, features, hidden = 160, 24, 64, 250  # residuals: 27 MB of 31
+
+    def temporary(plan):
+        params = {n: jnp.zeros(s) for n, s in cells.LSTM.parameter_shapes(features, hidden).items()}
+        state = cells.LSTMState(jnp.zeros((rows, hidden)), jnp.zeros((rows, hidden)))
+
+        def loss(params, x):
+            options = {"reverse": False, "precision": None, "plan": plan}
+            return jnp.square(scan.unroll(cells.LSTM, params, x, state, None, None, **options)[0]).mean()
+
+        compiled = jax.jit(jax.grad(loss)).lower(params, jnp.zeros((steps, rows, features))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    plan = choose(cells.LSTM, steps, rows, hidden, "cpu")
+    assert temporary(plan) <= 32 * 2**20
+    assert temporary(plan._replace(chunk=steps)) > 32 * 2**20
