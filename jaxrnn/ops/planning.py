@@ -20,6 +20,11 @@ ALLOCATOR_BYTES = 30 * 2**20
 CHUNK_OVERHEAD = 3.0  # bytes of temporary memory for each byte of a chunk
 # ... and where the residuals alone are beyond it, a chunk of half the size leaves more of the cache to them.
 LARGE_CHUNK_BYTES = 2 * 2**20
+# From this many rows on, one step is enough for a product to run at full speed, and gradients are added up step by
+# step: so little is kept that nothing leaves the cache. Earlier where the sums added up are small.
+SINGLE_ROWS = 192
+SMALL_ROWS = 96
+SMALL_WEIGHTS_BYTES = 2**19
 # From this many rows on, one product of [x, h] per step costs a network of several gates less than a projection
 # ahead of the loop, which is written, read and added. Below it, a step is bound by reading its weights.
 JOINED_ROWS = 4
@@ -36,10 +41,17 @@ class Plan(NamedTuple):
     joined: bool
 
 
-def choose(cell: Cell, steps: int, rows: int, hidden_features: int, platform: str | None = None) -> Plan:
+def choose(
+    cell: Cell, steps: int, rows: int, input_features: int, hidden_features: int, platform: str | None = None
+) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
     if (platform or jax.default_backend()) != "cpu":  # one product for all steps, and few kernels in the loop
         return Plan(max(steps, 1), False)
+    joinable = cell.gates > 1 and cell.x_gates == cell.h_gates
+    weights = FLOAT32 * cell.gates * hidden_features * (input_features + hidden_features)
+    few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not joinable
+    if rows >= SINGLE_ROWS or few_sums:
+        return Plan(1, False)
     state = FLOAT32 * max(rows, 1) * hidden_features
     residuals = (
         (len(cell.pre_activations) + 3) * steps * state
@@ -47,8 +59,7 @@ def choose(cell: Cell, steps: int, rows: int, hidden_features: int, platform: st
     spare = (ALLOCATOR_BYTES - residuals) / CHUNK_OVERHEAD
     size = min(spare, CHUNK_BYTES) if spare > 0 else LARGE_CHUNK_BYTES
     chunk = even_chunk(steps, max(1, int(size / (cell.gates * state))))
-    joined = cell.gates > 1 and cell.x_gates == cell.h_gates and rows >= JOINED_ROWS
-    return Plan(chunk, joined)
+    return Plan(chunk, joinable and rows >= JOINED_ROWS)
 
 
 def even_chunk(steps: int, target: int) -> int:

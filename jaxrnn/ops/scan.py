@@ -69,10 +69,10 @@ def unroll(
     plan: Plan | None = None,
 ) -> tuple[jax.Array, State]:
     """Return every step's ``h`` [T, B, R] and the final state, as `reference.unroll` does."""
-    steps, rows, _ = x.shape
+    steps, rows, features = x.shape
     if steps == 0:
         return jnp.zeros((0, *state.h.shape), state.h.dtype), state
-    plan = plan or choose(cell, steps, rows, params["weight_ih"].shape[0] // cell.gates)
+    plan = plan or choose(cell, steps, rows, features, params["weight_ih"].shape[0] // cell.gates)
     inputs = Recurrence(
         x,
         params["weight_ih"],

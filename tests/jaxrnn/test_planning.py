@@ -10,13 +10,13 @@ from jaxrnn import cells
 from jaxrnn.ops import planning, scan
 from jaxrnn.ops.planning import Plan, choose, even_chunk
 
-SIZES = list(itertools.product((1, 19, 128, 2048), (1, 4, 32, 1026), (16, 128, 512)))
+SIZES = list(itertools.product((1, 19, 128, 2048), (1, 4, 32, 1026), (1, 300), (16, 128, 512)))
 
 
 @pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU, cells.TANH, cells.PEEPHOLE_LSTM], ids=str)
 def test_a_chunk_is_at_least_one_step_and_at_most_all(cell):
-    for steps, rows, hidden in SIZES:
-        plan = choose(cell, steps, rows, hidden, "cpu")
+    for steps, rows, features, hidden in SIZES:
+        plan = choose(cell, steps, rows, features, hidden, "cpu")
         assert 1 <= plan.chunk <= steps
         size = plan.chunk * rows * cell.gates * hidden * planning.FLOAT32
         assert plan.chunk == 1 or size <= 1.5 * planning.CHUNK_BYTES
@@ -33,13 +33,20 @@ def test_a_chunk_divides_the_steps_where_one_nearby_does():
 
 def test_a_cell_whose_products_enter_different_sums_is_never_joined():
     assert not any(choose(cells.GRU, *size, "cpu").joined for size in SIZES)
-    assert choose(cells.LSTM, 128, 32, 256, "cpu").joined
-    assert not choose(cells.LSTM, 128, 1, 256, "cpu").joined
+    assert choose(cells.LSTM, 128, 32, 50, 256, "cpu").joined
+    assert not choose(cells.LSTM, 128, 1, 50, 256, "cpu").joined
+
+
+def test_a_large_batch_takes_its_gradients_step_by_step():
+    for cell in (cells.LSTM, cells.GRU, cells.TANH):
+        assert choose(cell, 19, 1026, 1, 32, "cpu") == Plan(1, joined=False)
+    assert choose(cells.GRU, 40, 100, 10, 32, "cpu").chunk == 1
+    assert choose(cells.LSTM, 40, 100, 10, 32, "cpu").chunk > 1
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_an_accelerator_gets_one_product_for_all_steps(platform):
-    assert choose(cells.LSTM, 1000, 16, 256, platform) == Plan(1000, joined=False)
+    assert choose(cells.LSTM, 1000, 16, 50, 256, platform) == Plan(1000, joined=False)
 
 
 def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_limit():
@@ -57,6 +64,6 @@ def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_lim
         compiled = jax.jit(jax.grad(loss)).lower(params, jnp.zeros((steps, rows, features))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    plan = choose(cells.LSTM, steps, rows, hidden, "cpu")
+    plan = choose(cells.LSTM, steps, rows, features, hidden, "cpu")
     assert temporary(plan) <= 32 * 2**20
     assert temporary(plan._replace(chunk=steps)) > 32 * 2**20
