@@ -46,6 +46,19 @@ def convert(source: Path, target: Path, key: str | None, overwrite: bool) -> Non
     console.print(Text(f"{len(arrays)} arrays from {source} to {target}"))
 
 
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Time the layers beside torch and JAX's other recurrent networks."""
+    try:
+        from benchmarks.cli import bench as command
+    except ModuleNotFoundError as error:
+        if error.name != "benchmarks":
+            raise
+        raise BadInput("the benchmarks are not installed: pip install -e . in the repository.") from error
+    command.main(list(arguments), prog_name="jaxrnn bench")
+
+
 def _table(arrays: dict[str, np.ndarray]) -> Table:
     table = Table("name", "shape", "dtype")
     for name, array in arrays.items():

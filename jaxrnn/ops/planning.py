@@ -16,9 +16,10 @@ FLOAT32 = 4  # bytes; states and pre-activations are carried in float32 or wider
 CHUNK_BYTES = 4 * 2**20
 # XLA takes its temporary memory anew at each call, and glibc gives blocks above 32 MiB back to the system at once:
 # then every page of them is faulted in anew. So a chunk shrinks where it would carry the whole over this limit, ...
-ALLOCATOR_BYTES = 30 * 2**20
-CHUNK_OVERHEAD = 3.0  # bytes of temporary memory for each byte of a chunk
-# ... and where the residuals alone are beyond it, a chunk of half the size leaves more of the cache to them.
+ALLOCATOR_BYTES = 31.5 * 2**20
+# ... but not to fewer rows than a product needs. Where the residuals alone are beyond the limit, a chunk of half
+# the size leaves more of the cache to them.
+LEAST_ROWS = 256
 LARGE_CHUNK_BYTES = 2 * 2**20
 # From this many rows on, one step is enough for a product to run at full speed, and gradients are added up step by
 # step: so little is kept that nothing leaves the cache. Earlier where the sums added up are small.
@@ -52,14 +53,24 @@ def choose(
     few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not joinable
     if rows >= SINGLE_ROWS or few_sums:
         return Plan(1, False)
-    state = FLOAT32 * max(rows, 1) * hidden_features
-    residuals = (
-        (len(cell.pre_activations) + 3) * steps * state
-    )  # gates and states, outputs and their cotangents
-    spare = (ALLOCATOR_BYTES - residuals) / CHUNK_OVERHEAD
-    size = min(spare, CHUNK_BYTES) if spare > 0 else LARGE_CHUNK_BYTES
-    chunk = even_chunk(steps, max(1, int(size / (cell.gates * state))))
-    return Plan(chunk, joinable and rows >= JOINED_ROWS)
+    chunk = _chunk_rows(cell, steps, rows, input_features, hidden_features, joinable) // max(rows, 1)
+    return Plan(even_chunk(steps, max(chunk, 1)), joinable and rows >= JOINED_ROWS)
+
+
+def _chunk_rows(
+    cell: Cell, steps: int, rows: int, input_features: int, hidden_features: int, joinable: bool
+) -> int:
+    """Return how many rows (steps times batch) a chunk should have."""
+    sums = FLOAT32 * cell.gates * hidden_features
+    inputs = FLOAT32 * (input_features + hidden_features)
+    # Temporary memory of a training step, as XLA 0.10 lays it out: for all steps the gates and states, outputs and
+    # their cotangents; for each row of a chunk its sums and their gradients, where those are one also [x, h].
+    residuals = FLOAT32 * (len(cell.pre_activations) + 3) * steps * rows * hidden_features
+    temporary = (1.4 if joinable else 3.2) * sums + inputs
+    spare = (ALLOCATOR_BYTES - residuals) / temporary
+    if spare < LEAST_ROWS:
+        return int(LARGE_CHUNK_BYTES / sums)
+    return int(min(spare, CHUNK_BYTES / sums))
 
 
 def even_chunk(steps: int, target: int) -> int:
@@ -69,5 +80,5 @@ def even_chunk(steps: int, target: int) -> int:
     """
     if steps <= target:
         return max(steps, 1)
-    near = sorted(range(target // 2 + 1, target + target // 2 + 1), key=lambda chunk: abs(chunk - target))
+    near = sorted(range(target // 2 + 1, target + target // 6 + 1), key=lambda chunk: abs(chunk - target))
     return next((chunk for chunk in near if steps % chunk == 0), target)

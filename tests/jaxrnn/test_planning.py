@@ -24,7 +24,7 @@ def test_a_chunk_is_at_least_one_step_and_at_most_all(cell):
 
 def test_a_chunk_divides_the_steps_where_one_nearby_does():
     assert even_chunk(128, 16) == 16
-    assert even_chunk(100, 16) == 20
+    assert even_chunk(100, 18) == 20
     assert even_chunk(90, 16) == 15
     assert even_chunk(97, 16) == 16  # a prime leaves a remainder of one step
     assert even_chunk(7, 16) == 7
@@ -65,5 +65,5 @@ def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_lim
         return compiled.memory_analysis().temp_size_in_bytes
 
     plan = choose(cells.LSTM, steps, rows, features, hidden, "cpu")
-    assert temporary(plan) <= 32 * 2**20
+    assert temporary(plan) < 32 * 2**20
     assert temporary(plan._replace(chunk=steps)) > 32 * 2**20

@@ -1,0 +1,123 @@
+"""What a compiled program does in each step of its loops: what a benchmark times, counted instead.
+
+A count does not depend on the machine, nor on who else uses it, and it can be had for accelerators that are not
+here: XLA compiles for them ahead of time. So these are the numbers that tests guard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*->.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w\-]*)\(")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
+_TRIPS = re.compile(r"known_trip_count\D*(\d+)")
+# What costs nothing at run time: names, views, and what is folded into the loop itself.
+_FREE = frozenset(
+    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "while")
+)
+_PRODUCTS = frozenset(("dot", "convolution"))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction of a computation: its shape as text, its opcode, the computations that it calls."""
+
+    shape: str
+    opcode: str
+    calls: tuple[str, ...]
+    trips: int | None = None  # of a loop whose count is known
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether its result is a single number, as loop counters are."""
+        return "[]" in self.shape
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The body of a loop, without the loops inside it.
+
+    kernels: instructions that are launched, one by one, in each round. products: matrix products, also those inside
+    fusions. updates: writes into stacked results (`dynamic-update-slice`). copies: copies of more than one number.
+    """
+
+    trips: int | None
+    depth: int
+    kernels: int
+    products: int
+    updates: int
+    copies: int
+
+
+def loops(text: str) -> list[Loop]:
+    """Return the loops of an optimized HLO module (`compiled.as_text()`), in order, outer ones first."""
+    computations, entry = _parse(text)
+    return list(_loops(computations, entry, 0))
+
+
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = "", ""
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            current = found["name"]
+            computations[current] = []
+            entry = current if found["entry"] else entry
+        elif current and (found := _INSTRUCTION.match(line)):
+            trips = _TRIPS.search(line)
+            computations[current].append(
+                Instruction(
+                    found["shape"],
+                    found["opcode"],
+                    tuple(_CALLED.findall(line)),
+                    int(trips[1]) if trips and found["opcode"] == "while" else None,
+                )
+            )
+    return computations, entry
+
+
+def _loops(computations: dict[str, list[Instruction]], name: str, depth: int) -> Iterator[Loop]:
+    for instruction in computations[name]:
+        for called in instruction.calls:
+            if instruction.opcode == "while":
+                yield _loop(computations, called, instruction.trips, depth)
+                yield from _loops(computations, called, depth + 1)
+            elif instruction.opcode == "call":
+                yield from _loops(computations, called, depth)
+
+
+def _loop(computations: dict[str, list[Instruction]], body: str, trips: int | None, depth: int) -> Loop:
+    launched = [i for i in _launched(computations, body) if i.opcode not in _FREE]
+    deep: Counter[str] = Counter()
+    for instruction in launched:
+        deep[instruction.opcode] += 1
+        for called in instruction.calls:
+            deep.update(_opcodes(computations, called))
+    copies = sum(i.opcode in ("copy", "copy-start") and not i.is_scalar for i in launched)
+    return Loop(
+        trips, depth, len(launched), sum(deep[p] for p in _PRODUCTS), deep["dynamic-update-slice"], copies
+    )
+
+
+def _launched(computations: dict[str, list[Instruction]], name: str) -> Iterator[Instruction]:
+    """Yield a computation's instructions, those of plain calls in their place."""
+    for instruction in computations[name]:
+        if instruction.opcode == "call":
+            for called in instruction.calls:
+                yield from _launched(computations, called)
+        else:
+            yield instruction
+
+
+def _opcodes(computations: dict[str, list[Instruction]], name: str) -> Counter[str]:
+    """Count the opcodes of a computation that is called, at any depth."""
+    found: Counter[str] = Counter()
+    for instruction in computations.get(name, []):
+        found[instruction.opcode] += 1
+        for called in instruction.calls:
+            found.update(_opcodes(computations, called))
+    return found
