@@ -16,7 +16,7 @@ FLOAT32 = 4  # bytes; states and pre-activations are carried in float32 or wider
 CHUNK_BYTES = 4 * 2**20
 # XLA takes its temporary memory anew at each call, and glibc gives blocks above 32 MiB back to the system at once:
 # then every page of them is faulted in anew. So a chunk shrinks where it would carry the whole over this limit, ...
-ALLOCATOR_BYTES = 31.5 * 2**20
+ALLOCATOR_BYTES = 31.75 * 2**20
 # ... but not to fewer rows than a product needs. Where the residuals alone are beyond the limit, a chunk of half
 # the size leaves more of the cache to them.
 LEAST_ROWS = 256
@@ -63,12 +63,12 @@ def _chunk_rows(
     """Return how many rows (steps times batch) a chunk should have."""
     sums = FLOAT32 * cell.gates * hidden_features
     inputs = FLOAT32 * (input_features + hidden_features)
-    # Temporary memory of a training step, as XLA 0.10 lays it out: for all steps the gates and states, outputs and
-    # their cotangents; for each row of a chunk its sums and their gradients, where those are one also [x, h].
-    residuals = FLOAT32 * (len(cell.pre_activations) + 3) * steps * rows * hidden_features
-    temporary = (1.4 if joinable else 3.2) * sums + inputs
-    spare = (ALLOCATOR_BYTES - residuals) / temporary
-    if spare < LEAST_ROWS:
+    array = FLOAT32 * steps * rows * hidden_features
+    # Temporary memory of a training step, as XLA lays it out. Forward: gates and states, outputs and their
+    # cotangents of all steps. Backward: all of these but the outputs, and the sums, inputs and gradients of a chunk.
+    kept = (len(cell.pre_activations) + 2) * array
+    spare = (ALLOCATOR_BYTES - kept) / ((2.5 if joinable else 3.0) * (sums + inputs))
+    if kept + array > ALLOCATOR_BYTES or spare < LEAST_ROWS:
         return int(LARGE_CHUNK_BYTES / sums)
     return int(min(spare, CHUNK_BYTES / sums))
 
@@ -76,9 +76,9 @@ def _chunk_rows(
 def even_chunk(steps: int, target: int) -> int:
     """Return a chunk of about `target` steps, one that divides `steps` if there is one in its neighbourhood.
 
-    A remainder is a second loop: it costs compile time, not run time.
+    A remainder is a second loop: it costs compile time, and memory for putting the two together.
     """
     if steps <= target:
         return max(steps, 1)
-    near = sorted(range(target // 2 + 1, target + target // 6 + 1), key=lambda chunk: abs(chunk - target))
+    near = sorted(range(target // 4 + 1, target + target // 6 + 1), key=lambda chunk: abs(chunk - target))
     return next((chunk for chunk in near if steps % chunk == 0), target)

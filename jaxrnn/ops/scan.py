@@ -45,15 +45,14 @@ class Recurrence(NamedTuple):
     restart: jax.Array | None  # bool [T, B, 1]
 
 
-class Linear(NamedTuple):
-    """What a chunk of the linearised recurrence is computed from, each array [K, B, ...]."""
+class Chunk(NamedTuple):
+    """What is sliced along time for a chunk of the linearised recurrence, each array [K, B, ...]."""
 
     x: jax.Array
     dx: jax.Array | None
-    kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
-    h: jax.Array | None  # every step's, where it does not follow from `kept`
     valid: jax.Array | None
     restart: jax.Array | None
+    start: jax.Array  # its first step, [] of int
 
 
 def unroll(
@@ -227,26 +226,37 @@ def _tangent(cell, plan, reverse, precision, primals, tangents):
     h, final, kept = _run(cell, plan, reverse, precision, inputs, derivative.keep)
     d = jax.tree.map(lambda t: None if _is_zero(t) else t, given, is_leaf=_is_zero)
     d_state, d_own = jax.tree.map(_instantiate, (given.state, given.own), is_leaf=_is_zero)
-    stored = h if derivative.output is None or inputs.weight_hr is not None else None
+    left = _Left(kept, h if derivative.output is None or inputs.weight_hr is not None else None)
 
-    # Of a chunk, only what is in `Linear` is kept for the backward pass. Without the checkpoint, partial evaluation
-    # would compute and store, for all chunks, whatever does not depend on a tangent.
+    # Of all steps, only what is closed over and what is in `Chunk` is kept for the backward pass. Without the
+    # checkpoint, partial evaluation would compute and store whatever else does not depend on a tangent.
     @partial(jax.checkpoint, prevent_cse=False)
-    def chunk(d_state, xs):
-        linear, entering = xs
-        unprojected = derivative.output(linear.kept, inputs.own) if derivative.output else linear.h
-        after = unprojected if linear.h is None else linear.h
-        residuals = Residuals(linear.kept, _before(after, entering, linear, reverse), after)
-        drive = _drive(cell, precision, inputs, d, linear, residuals)
+    def chunk(d_state, piece):
+        own = _Left(*jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left))
+        unprojected = derivative.output(own.kept, inputs.own) if derivative.output else own.h
+        after = unprojected if own.h is None else own.h
+        assert after is not None
+        assert unprojected is not None
+        before = _before(after, _entering(derivative, inputs, left, piece, reverse), piece, reverse)
+        residuals = Residuals(own.kept, before, after)
+        drive = _drive(cell, precision, inputs, d, piece, residuals)
         d_projected = None if d.weight_hr is None else matmul(unprojected, d.weight_hr, precision)
-        steps = (drive, d_projected, residuals, linear.valid, linear.restart)
+        steps = (drive, d_projected, residuals, piece.valid, piece.restart)
         return lax.scan(_linear_step(cell, precision, inputs, d_own), d_state, steps, reverse=reverse)
 
     count = inputs.x.shape[0] // plan.chunk
-    linear = Linear(inputs.x, d.x, kept, stored, inputs.valid, inputs.restart)
-    entering = _entering(derivative, inputs, kept, stored, plan.chunk, reverse)
-    d_final, dh = _scan_chunks(chunk, d_state, (_cut(linear, count), entering), reverse)
+    starts = plan.chunk * jnp.arange(count)
+    x, dx, valid, restart = _cut((inputs.x, d.x, inputs.valid, inputs.restart), count)
+    pieces = Chunk(x, dx, valid, restart, starts)
+    d_final, dh = _scan_chunks(chunk, d_state, pieces, reverse)
     return (h, final), (dh, d_final)
+
+
+class _Left(NamedTuple):
+    """What the loop has left behind of all steps, each [T, B, ...]."""
+
+    kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
+    h: jax.Array | None  # after each step, where it does not follow from `kept`
 
 
 def _linear_step(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence, d_own: Any) -> Any:
@@ -279,7 +289,7 @@ def _drive(
     precision: lax.PrecisionLike,
     inputs: Recurrence,
     d: Recurrence,
-    linear: Linear,
+    piece: Chunk,
     residuals: Residuals,
 ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
     """Return all that enters the sums of a chunk without waiting for its loop.
@@ -290,13 +300,13 @@ def _drive(
     alike = cell.x_gates == cell.h_gates
     wide = from_x = None
     if alike and d.weight_ih is not None and d.weight_hh is not None:  # in reverse: one gradient of both
-        both = jnp.concatenate([linear.x, residuals.h_before.astype(linear.x.dtype)], axis=-1)
+        both = jnp.concatenate([piece.x, residuals.h_before.astype(piece.x.dtype)], axis=-1)
         wide = matmul(both, jnp.concatenate([d.weight_ih, d.weight_hh], axis=1), precision)
     else:
-        from_x = None if d.weight_ih is None else matmul(linear.x, d.weight_ih, precision)
+        from_x = None if d.weight_ih is None else matmul(piece.x, d.weight_ih, precision)
         wide = None if d.weight_hh is None else matmul(residuals.h_before, d.weight_hh, precision)
-    if linear.dx is not None:
-        from_x = _sum(matmul(linear.dx, inputs.weight_ih, precision), from_x)
+    if piece.dx is not None:
+        from_x = _sum(matmul(piece.dx, inputs.weight_ih, precision), from_x)
 
     blocks: dict[str, jax.Array] = {}
     only_x: dict[str, jax.Array] = {}
@@ -321,38 +331,36 @@ def _drive(
     return wide, only_x
 
 
-def _before(after: jax.Array, entering: jax.Array, linear: Linear, reverse: bool) -> jax.Array:
+def _before(after: jax.Array, entering: jax.Array, piece: Chunk, reverse: bool) -> jax.Array:
     """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
-    if linear.valid is not None:  # before its first valid step, a row is still as it was
-        after = jnp.where(linear.valid, after, entering)
+    if piece.valid is not None:  # before its first valid step, a row is still as it was
+        after = jnp.where(piece.valid, after, entering)
     if reverse:
         before = jnp.concatenate([after[1:], entering[None]])
     else:
         before = jnp.concatenate([entering[None], after[:-1]])
-    return before if linear.restart is None else jnp.where(linear.restart, 0, before)
+    return before if piece.restart is None else jnp.where(piece.restart, 0, before)
 
 
 def _entering(
-    derivative: Derivative,
-    inputs: Recurrence,
-    kept: tuple[jax.Array, ...],
-    stored: jax.Array | None,
-    chunk: int,
-    reverse: bool,
+    derivative: Derivative, inputs: Recurrence, left: _Left, piece: Chunk, reverse: bool
 ) -> jax.Array:
-    """Return the h [T / K, B, R] with which each chunk begins."""
-    ends = (
-        slice(chunk, None, chunk) if reverse else slice(chunk - 1, -1, chunk)
-    )  # last steps, but for the last chunk
-    if stored is not None:
-        left = stored[ends]
+    """Return the h [B, R] with which a chunk begins."""
+    steps, first = inputs.x.shape[0], inputs.state.h
+    previous = piece.start + piece.x.shape[0] if reverse else piece.start - 1
+    inside = (previous >= 0) & (previous < steps)
+
+    def of_previous(array: jax.Array) -> jax.Array:
+        return lax.dynamic_index_in_dim(array, jnp.clip(previous, 0, steps - 1), keepdims=False)
+
+    if left.h is not None:
+        h = of_previous(left.h)
     else:
         assert derivative.output is not None
-        left = derivative.output(jax.tree.map(lambda a: a[ends], kept), inputs.own)
+        h = derivative.output(jax.tree.map(of_previous, left.kept), inputs.own)
         if inputs.valid is not None:
-            left = jnp.where(inputs.valid[ends], left, inputs.state.h)
-    first = inputs.state.h[None]
-    return jnp.concatenate([left, first] if reverse else [first, left])
+            inside = inside & of_previous(inputs.valid)
+    return jnp.where(inside, h, first)
 
 
 def _sum(a: jax.Array | None, b: jax.Array | None) -> Any:

@@ -1,0 +1,61 @@
+"""A compiled program is read as it is: loops within loops, what they launch, multiply, write and copy."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from benchmarks.programs import Loop, loops
+
+TEXT = """
+HloModule jit_f, is_scheduled=true
+
+%fused (p.0: f32[4,4], p.1: f32[4,4]) -> f32[4,4] {
+  %p.0 = f32[4,4]{1,0} parameter(0)
+  %p.1 = f32[4,4]{1,0} parameter(1)
+  ROOT %dot.1 = f32[4,4]{1,0} dot(%p.0, %p.1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%write (p.2: f32[9,4,4], p.3: f32[4,4], p.4: s32[]) -> f32[9,4,4] {
+  %p.2 = f32[9,4,4]{2,1,0} parameter(0)
+  ROOT %dus = f32[9,4,4]{2,1,0} dynamic-update-slice(%p.2, %p.3, %p.4)
+}
+
+%inner_body (a: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %a = (s32[], f32[4,4]{1,0}) parameter(0)
+  %x = f32[4,4]{1,0} get-tuple-element(%a), index=1
+  %copy.1 = s32[] copy(%i)
+  %copy.2 = f32[4,4]{1,0} copy(%x)
+  %fusion.1 = f32[4,4]{1,0} fusion(%x, %copy.2), kind=kCustom, calls=%fused
+  ROOT %t = (s32[], f32[4,4]{1,0}) tuple(%copy.1, %fusion.1)
+}
+
+%outer_body (b: (s32[], f32[9,4,4])) -> (s32[], f32[9,4,4]) {
+  %b = (s32[], f32[9,4,4]{2,1,0}) parameter(0)
+  %while.1 = (s32[], f32[4,4]{1,0}) while(%init), body=%inner_body, config={"known_trip_count":{"n":"3"}}
+  ROOT %fusion.2 = f32[9,4,4]{2,1,0} fusion(%b), kind=kLoop, calls=%write
+}
+
+ENTRY %main (x: f32[9,4,4]) -> f32[9,4,4] {
+  %x = f32[9,4,4]{2,1,0} parameter(0)
+  ROOT %while.2 = (s32[], f32[9,4,4]{2,1,0}) while(%x), body=%outer_body, config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_loops_are_found_within_loops_with_what_their_fusions_hold():
+    assert loops(TEXT) == [
+        Loop(trips=5, depth=0, kernels=1, products=0, updates=1, copies=0),
+        Loop(trips=3, depth=1, kernels=3, products=1, updates=0, copies=1),
+    ]
+
+
+def test_a_program_without_loops_has_none():
+    assert loops(jax.jit(jnp.tanh).lower(jnp.ones(3)).compile().as_text()) == []
+
+
+def test_the_loop_of_a_compiled_scan_is_read():
+    def run(weight, h):
+        return lax.scan(lambda h, _: (jnp.tanh(h @ weight), h), h, length=11)
+
+    (loop,) = loops(jax.jit(run).lower(jnp.ones((64, 64)), jnp.ones((8, 64))).compile().as_text())
+    assert (loop.trips, loop.products, loop.updates) == (11, 1, 1)
