@@ -65,7 +65,7 @@ def _chunk_rows(
     inputs = FLOAT32 * (input_features + hidden_features)
     array = FLOAT32 * steps * rows * hidden_features
     # Temporary memory of a training step, as XLA lays it out. Forward: gates and states, outputs and their
-    # cotangents of all steps. Backward: all of these but the outputs, and the sums, inputs and gradients of a chunk.
+    # cotangents, of all steps. Backward: these but the outputs, and the sums, inputs and gradients of a chunk.
     kept = (len(cell.pre_activations) + 2) * array
     spare = (ALLOCATOR_BYTES - kept) / ((2.5 if joinable else 3.0) * (sums + inputs))
     if kept + array > ALLOCATOR_BYTES or spare < LEAST_ROWS:
