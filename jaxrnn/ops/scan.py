@@ -124,7 +124,7 @@ def recur(
     cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence
 ) -> tuple[jax.Array, State]:
     """Return every step's ``h`` [T, B, R] and the final state; the plan's chunk divides T."""
-    h, final, _ = _run(cell, plan, reverse, precision, inputs, keep=None)
+    h, final, _ = _run(cell, plan, reverse, precision, inputs, derivative=None)
     return h, final
 
 
@@ -132,10 +132,17 @@ def recur(
 
 
 def _run(
-    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence, keep: Any
+    cell: Cell,
+    plan: Plan,
+    reverse: bool,
+    precision: lax.PrecisionLike,
+    inputs: Recurrence,
+    derivative: Derivative | None,
 ) -> tuple[jax.Array, State, tuple[jax.Array, ...]]:
-    """Run the loop; return also what `keep` returns for each step."""
+    """Run the loop; return also what the derivative keeps of each step, `_packed` where the plan says so."""
     zeros = jax.tree.map(jnp.zeros_like, inputs.state)
+    packed = plan.packed and inputs.weight_hr is None
+    output = derivative.output if packed and derivative is not None else None  # then h is not written
     sums = (_joined if plan.joined else _hoisted)(cell, precision, inputs)
 
     def step(state, xs):
@@ -143,20 +150,36 @@ def _run(
         before = select(restart, zeros, state)
         pre = sums.of_step(ahead, before.h)
         new = cell.step(pre, before, inputs.own)
-        kept = keep(pre, before, inputs.own) if keep else ()
+        kept = derivative.keep(pre, before, inputs.own) if derivative else ()
         if inputs.weight_hr is not None:
             new = new._replace(h=matmul(new.h, inputs.weight_hr, precision))
         after = select(valid, new, state, default=True)
-        return after, (after.h, kept)
+        return after, (None if output else after.h, _packed(kept) if packed else kept)
 
     def chunk(state, xs):
         x, valid, restart = xs
-        return lax.scan(step, state, (sums.ahead(x), valid, restart), reverse=reverse)
+        xs = (sums.ahead(x), valid, restart)
+        return lax.scan(step, state, xs, reverse=reverse, unroll=plan.unroll)
 
     xs = (inputs.x, inputs.valid, inputs.restart)
     count = 1 if plan.joined else inputs.x.shape[0] // plan.chunk
     final, (h, kept) = _scan_chunks(chunk, inputs.state, _cut(xs, count), reverse)
+    if output:
+        h = output(_unpacked(kept, inputs), inputs.own)
     return h, final, kept
+
+
+def _packed(kept: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Return what a step leaves behind as one array: where each write is a kernel, one is better than many."""
+    return (jnp.concatenate(kept, axis=-1),) if len(kept) > 1 else kept
+
+
+def _unpacked(kept: tuple[jax.Array, ...], inputs: Recurrence) -> tuple[jax.Array, ...]:
+    """Return the arrays of what may have been packed, each as wide as the state."""
+    if inputs.weight_hr is not None:  # then nothing is packed, since the state is not as wide as the gates
+        return kept
+    width = inputs.state.h.shape[-1]
+    return tuple(part for array in kept for part in jnp.split(array, array.shape[-1] // width, axis=-1))
 
 
 class _Sums(NamedTuple):
@@ -223,7 +246,7 @@ def _scan_chunks(chunk: Any, carry: Any, pieces: Any, reverse: bool) -> tuple[An
 def _tangent(cell, plan, reverse, precision, primals, tangents):
     (inputs,), (given,) = primals, tangents
     derivative = cell.linearisation()
-    h, final, kept = _run(cell, plan, reverse, precision, inputs, derivative.keep)
+    h, final, kept = _run(cell, plan, reverse, precision, inputs, derivative)
     d = jax.tree.map(lambda t: None if _is_zero(t) else t, given, is_leaf=_is_zero)
     d_state, d_own = jax.tree.map(_instantiate, (given.state, given.own), is_leaf=_is_zero)
     left = _Left(kept, h if derivative.output is None or inputs.weight_hr is not None else None)
@@ -232,17 +255,19 @@ def _tangent(cell, plan, reverse, precision, primals, tangents):
     # checkpoint, partial evaluation would compute and store whatever else does not depend on a tangent.
     @partial(jax.checkpoint, prevent_cse=False)
     def chunk(d_state, piece):
-        own = _Left(*jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left))
-        unprojected = derivative.output(own.kept, inputs.own) if derivative.output else own.h
-        after = unprojected if own.h is None else own.h
+        here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left)
+        kept = _unpacked(here.kept, inputs)
+        unprojected = derivative.output(kept, inputs.own) if derivative.output else here.h
+        after = unprojected if here.h is None else here.h
         assert after is not None
         assert unprojected is not None
         before = _before(after, _entering(derivative, inputs, left, piece, reverse), piece, reverse)
-        residuals = Residuals(own.kept, before, after)
+        residuals = Residuals(kept, before, after)
         drive = _drive(cell, precision, inputs, d, piece, residuals)
         d_projected = None if d.weight_hr is None else matmul(unprojected, d.weight_hr, precision)
         steps = (drive, d_projected, residuals, piece.valid, piece.restart)
-        return lax.scan(_linear_step(cell, precision, inputs, d_own), d_state, steps, reverse=reverse)
+        step = _linear_step(cell, precision, inputs, d_own)
+        return lax.scan(step, d_state, steps, reverse=reverse, unroll=plan.unroll)
 
     count = inputs.x.shape[0] // plan.chunk
     starts = plan.chunk * jnp.arange(count)
@@ -357,7 +382,7 @@ def _entering(
         h = of_previous(left.h)
     else:
         assert derivative.output is not None
-        h = derivative.output(jax.tree.map(of_previous, left.kept), inputs.own)
+        h = derivative.output(_unpacked(jax.tree.map(of_previous, left.kept), inputs), inputs.own)
         if inputs.valid is not None:
             inside = inside & of_previous(inputs.valid)
     return jnp.where(inside, h, first)

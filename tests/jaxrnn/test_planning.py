@@ -46,7 +46,10 @@ def test_a_large_batch_takes_its_gradients_step_by_step():
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_an_accelerator_gets_one_product_for_all_steps(platform):
-    assert choose(cells.LSTM, 1000, 16, 50, 256, platform) == Plan(1000, joined=False)
+    plan = choose(cells.LSTM, 1000, 16, 50, 256, platform)
+    assert (plan.chunk, plan.joined) == (1000, False)
+    assert (plan.packed, plan.unroll) == ((True, 8) if platform == "gpu" else (False, 1))
+    assert choose(cells.LSTM, 3, 16, 50, 256, "gpu").unroll == 3
 
 
 def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_limit():

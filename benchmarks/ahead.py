@@ -1,0 +1,105 @@
+"""Compile a training step for an accelerator that is not here, and count what its loops launch.
+
+XLA compiles for a described device: `jax-cuda13-plugin` and `jax-cuda13-pjrt` bring the compiler for NVIDIA's GPUs,
+`libtpu` that for TPUs; neither needs a device, a driver or the CUDA libraries. Run as a process, since the flags of
+XLA are read once: `python -m benchmarks.ahead h100 LSTM 16,256,64,512` prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# An H100 SXM as XLA asks for it: sizes from NVIDIA's data sheet and the CUDA programming guide (compute
+# capability 9.0).
+H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
+  memory_bandwidth: 3352000000000 l2_cache_size: 52428800 device_memory_size: 84929347584
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 12 }
+runtime_version { major: 13 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+# Without a device nothing can be tuned; Triton's products have no choice that XLA takes untuned for every shape.
+_GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+
+
+def _h100() -> Any:
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
+
+
+def _v5e() -> Any:
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+
+
+# Per device: its topology, the platform as the planner knows it, and the environment that it needs.
+DEVICES: dict[str, tuple[Callable[[], Any], str, dict[str, str]]] = {
+    "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS}),
+    "v5e": (_v5e, "tpu", {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}),
+}
+
+
+def environment(device: str) -> dict[str, str]:
+    """Return the environment in which a process can compile for a device."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **DEVICES[device][2]}
+
+
+def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
+    """Return the plan and the loops of a training step of `size` (B, T, I, H)."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from benchmarks.programs import loops
+    from jaxrnn import cells
+    from jaxrnn.ops import planning, scan
+
+    topology, platform, _ = DEVICES[device]
+    rows, steps, features, hidden = size
+    mesh = jax.sharding.Mesh(np.array(topology().devices[:1]), ("one",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def shaped(*shape: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.dtype(of), sharding=sharding)
+
+    cell = getattr(cells, cell_name)
+    plan = planning.choose(cell, steps, rows, features, hidden, platform)
+    params = {name: shaped(*shape) for name, shape in cell.parameter_shapes(features, hidden).items()}
+    state = cell.state(*(shaped(rows, hidden, of=jnp.float32) for _ in cell.state._fields))
+
+    def loss(params: Any, x: jax.Array, state: Any) -> jax.Array:
+        options: Any = {"reverse": False, "precision": None, "plan": plan}
+        h, _ = scan.unroll(cell, params, x, state, None, None, **options)
+        return jnp.square(h.astype(jnp.float32)).mean()
+
+    step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    compiled: Any = step.lower(params, shaped(steps, rows, features), state).compile()
+    return {
+        "plan": plan._asdict(),
+        "loops": [dataclasses.asdict(loop) for loop in loops(compiled.as_text())],
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what `count` finds."""
+    device, cell, size, *dtype = arguments
+    print(json.dumps(count(device, cell, [int(n) for n in size.split(",")], *dtype)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

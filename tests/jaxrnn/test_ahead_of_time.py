@@ -1,0 +1,60 @@
+"""What a training step launches on accelerators that are not here: compiled for them ahead of time, and counted.
+
+Needs the compilers of the extra `aot`; where one is missing, its tests are skipped.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import ahead
+
+pytestmark = pytest.mark.slow
+
+COMPILERS = {"h100": "jax_plugins.xla_cuda13", "v5e": "libtpu"}
+# JAX's own derivative of an LSTM's loop launches 23 kernels per step.
+KERNELS_PER_STEP = 6.0
+STEPS = 256
+
+
+def installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def counted(device, cell, dtype="float32"):
+    if not installed(COMPILERS[device]):
+        pytest.skip(f"no compiler for {device}: pip install 'jaxrnn[aot]'")
+    command = [sys.executable, "-m", "benchmarks.ahead", device, cell, f"16,{STEPS},64,512", dtype]
+    done = subprocess.run(
+        command, env=ahead.environment(device), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cell", ["LSTM", "PEEPHOLE_LSTM", "GRU", "TANH"])
+def test_an_h100_launches_at_most_six_kernels_per_step(cell, dtype):
+    loops = counted("h100", cell, dtype)["loops"]
+    assert sum(loop["kernels"] * loop["trips"] for loop in loops) / STEPS <= KERNELS_PER_STEP
+    assert all(loop["updates"] <= 2 for loop in loops)  # of a round of eight steps
+
+
+# Per cell: instructions of a step, forward and backward, and writes of residuals in the forward loop.
+ON_TPU = {"LSTM": (9, 8, 6), "PEEPHOLE_LSTM": (9, 8, 6), "GRU": (9, 11, 5), "TANH": (4, 5, 1)}
+
+
+@pytest.mark.parametrize("cell", ON_TPU)
+def test_a_tpu_multiplies_once_per_step_of_each_loop_and_keeps_little(cell):
+    forward, backward = counted("v5e", cell)["loops"]
+    in_forward, in_backward, updates = ON_TPU[cell]
+    assert (forward["products"], backward["products"]) == (1, 1)
+    assert forward["kernels"] <= in_forward
+    assert backward["kernels"] <= in_backward
+    assert forward["updates"] <= updates
