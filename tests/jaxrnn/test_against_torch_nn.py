@@ -126,22 +126,23 @@ def forms(num_layers):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_every_number_of_torch_nn_in_every_form_of_call(kind, num_layers):
-    judged = doubtful = 0
+    forms_judged = doubtful = 0
     for form, given, options in forms(num_layers):
         with jax.enable_x64(True):
             c64, oracle = traces(kind, form, given, "float64", **options)
         assert_same(c64, oracle, SAME)
         c, r = traces(kind, form, given, "float32", **options)
-        results = compare_arrays(c, r, oracle, c64)
-        judged += len(results)
-        if all(result.verdict == EQUIVALENT for result in results):
+        forms_judged += 1
+        if all(result.verdict == EQUIVALENT for result in compare_arrays(c, r, oracle, c64)):
             continue
         # One draw of torch's own rounding error may be a lucky one; judge by nine.
-        doubtful += sum(result.verdict != EQUIVALENT for result in results)
+        doubtful += 1
         redrawn = redrawn_errors(kind, form, given, **options)
         bad = [x for x in compare_arrays(c, r, oracle, c64, redrawn=redrawn) if x.verdict != EQUIVALENT]
         assert not bad, (form, given, options, bad)
-    assert doubtful <= 0.005 * judged, "far above what is known of faithful pairs: below 0.22 %"
+    # Counted by forms: one early rounding dominates all gradients behind it, so that the arrays of a form are not
+    # independent, nor are the two forms that differ in `batch_first` alone and compute the same numbers.
+    assert doubtful <= forms_judged / 16, "that often, torch's draws are not lucky, but ours worse"
 
 
 @pytest.mark.usefixtures("x64")
