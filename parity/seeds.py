@@ -23,11 +23,15 @@ BIAS_SIZE, BIAS_CHANCE = 1.0, 1e-7
 
 
 def over_seeds(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """Return one comparison more for every probe that was drawn from enough seeds (`1x #0`, `1x #1` ...)."""
+    """Return one comparison more for every probe that was drawn from enough seeds (`1x #0`, `1x #1` ...).
+
+    Both questions are about errors in the precision under test: where none was measured, as in float64 or where the
+    reference refuses, there is nothing to ask.
+    """
     by_probe: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         name, numbered, _ = comparison.name.partition(" #")
-        if numbered:
+        if numbered and any(tensor.rho_rms is not None for tensor in comparison.tensors):
             by_probe.setdefault(name, []).append(comparison)
     return [
         combine(f"{name}, {len(found)} seeds", found)

@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 
 import parity
-from parity.judge import judge_models
+from parity.judge import judge_case, judge_models
 from parity.report.json_report import schema
 from parity.selftest import refusals
 from parity.selftest.trial import run_trial
@@ -83,6 +83,13 @@ def test_a_refusal_keeps_to_the_schema_of_reports(candidate):
     jsonschema.validate(json.loads(report.to_json()), schema())
     assert "outside: refusal" in report.to_junit()
     assert ("the reference refuses" in report.to_markdown()) == (candidate is Unchecked)
+
+
+@pytest.mark.slow
+def test_a_refusal_is_a_refusal_from_any_number_of_seeds():
+    result = judge_case(REFUSING, seeds=8)
+    assert result.verdict == "EQUIVALENT"
+    assert [c.name for c in result.comparisons if c.name.endswith("8 seeds")] == ["padded, 8 seeds"]
 
 
 def test_a_probe_that_promises_a_refusal_and_gets_numbers_is_an_error():

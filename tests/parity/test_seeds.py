@@ -62,3 +62,10 @@ def test_an_error_of_one_sign_passes_one_seed_but_not_eight():
 def test_fewer_than_eight_seeds_ask_neither_question():
     assert seeds.over_seeds([compared(seed, noise(8)) for seed in range(7)]) == []
     assert seeds.over_seeds([Comparison("1x")] * 9) == []  # not numbered: one seed
+
+
+def test_probes_without_errors_in_the_precision_under_test_are_asked_neither_question():
+    """The function in float64, and arguments that are refused: each is judged by itself; nothing is left open."""
+    wide = np.random.default_rng(0).standard_normal((30, 40))
+    in_float64 = compare_arrays({"y": wide}, {"y": wide})
+    assert seeds.over_seeds([Comparison(f"1x #{seed}", in_float64, 1) for seed in range(8)]) == []
