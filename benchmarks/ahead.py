@@ -1,8 +1,8 @@
 """Compile a training step for an accelerator that is not here, and count what its loops launch.
 
 XLA compiles for a described device: `jax-cuda13-plugin` and `jax-cuda13-pjrt` bring the compiler for NVIDIA's GPUs,
-`libtpu` that for TPUs; neither needs a device, a driver or the CUDA libraries. Run as a process, since the flags of
-XLA are read once: `python -m benchmarks.ahead h100 LSTM 16,256,64,512` prints one line of JSON.
+`libtpu` that for TPUs; neither needs a device, a driver or the CUDA libraries. Run as a process, which sets the
+flags of XLA before they are read: `python -m benchmarks.ahead h100 LSTM 16,256,64,512` prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -47,16 +47,11 @@ def _v5e() -> Any:
     return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 
 
-# Per device: its topology, the platform as the planner knows it, and the environment that it needs.
+# Per device: its topology, the platform as the planner knows it, and the environment that its compiler needs.
 DEVICES: dict[str, tuple[Callable[[], Any], str, dict[str, str]]] = {
     "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS}),
     "v5e": (_v5e, "tpu", {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}),
 }
-
-
-def environment(device: str) -> dict[str, str]:
-    """Return the environment in which a process can compile for a device."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", **DEVICES[device][2]}
 
 
 def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
@@ -98,6 +93,7 @@ def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float3
 def main(arguments: Sequence[str]) -> None:
     """Print what `count` finds."""
     device, cell, size, *dtype = arguments
+    os.environ |= {"JAX_PLATFORMS": "cpu", **DEVICES[device][2]}
     print(json.dumps(count(device, cell, [int(n) for n in size.split(",")], *dtype)))
 
 

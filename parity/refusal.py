@@ -7,7 +7,6 @@ may say that its arguments are `refused`. Both models are then called once, outs
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,10 +32,8 @@ class Unrefused(NamedTuple):
     answer: Mapping[str, Array]
 
 
-def try_refused(
-    candidate: Any, reference: Any, probe: Probe
-) -> tuple[Comparison, None, None, None, Unrefused | None]:
-    """Return whether the candidate refuses what the reference refuses, as the fields of a `Judgement`.
+def try_refused(candidate: Any, reference: Any, probe: Probe) -> tuple[Comparison, Unrefused | None]:
+    """Return whether the candidate refuses what the reference refuses, and its answer where it does not.
 
     Raises ValueError where the reference does not refuse.
     """
@@ -57,30 +54,20 @@ def try_refused(
             "leave out refused=True."
         )
     found = _refusal(side, candidate, probe)
-    refused = isinstance(found, str)
-    result = TensorResult(
-        NAME,
-        NAME,
-        NAME,
-        EQUIVALENT if refused else DIVERGENT,
-        gate=None if refused else "structure",
-        message=f"the reference refuses ({wanted}), the candidate {'too' if refused else 'returns numbers'}"
-        + (f" ({found})" if refused else ""),
-    )
-    comparison = Comparison(probe.name, (result,), 1, probe=probe.describe())
-    return (
-        comparison,
-        None,
-        None,
-        None,
-        None if isinstance(found, str) else Unrefused(reference, probe, found),
-    )
+    if isinstance(found, str):
+        message = f"the reference refuses ({wanted}), the candidate too ({found})"
+        result, unrefused = TensorResult(NAME, NAME, NAME, EQUIVALENT, message=message), None
+    else:
+        message = f"the reference refuses ({wanted}), the candidate returns numbers"
+        result = TensorResult(NAME, NAME, NAME, DIVERGENT, gate="structure", message=message)
+        unrefused = Unrefused(reference, probe, found)
+    return Comparison(probe.name, (result,), 1, probe=probe.describe()), unrefused
 
 
 def _refusal(side: ModuleType, model: Any, probe: Probe) -> str | dict[str, Array]:
     """Return the words of the exception that a model raises, or else what it answers."""
     try:
-        return side.answer(model, dataclasses.replace(probe, refused=False))
+        return side.answer(model, probe)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

@@ -52,7 +52,8 @@ def _try_probe(candidate: Any, reference: Any, probe: Probe) -> Judgement:
     if probe.refused:
         from parity.refusal import try_refused
 
-        return Judgement(*try_refused(candidate, reference, probe))
+        comparison, unrefused = try_refused(candidate, reference, probe)
+        return Judgement(comparison, unrefused=unrefused)
     from parity.oracle.evidence import gather
 
     return weigh(candidate, gather(reference, probe))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,22 +11,14 @@ import numpy as np
 from flax import linen as nn
 
 from benchmarks.contenders.compiling import Network, contend
-from benchmarks.contenders.contender import Contender, UnsupportedError
+from benchmarks.contenders.contender import Contender
+from benchmarks.contenders.flax_cells import cells_of
 from benchmarks.jobs import Job
-
-_CELLS: dict[str, dict[str, Callable[..., Any]]] = {
-    "rnn": {"SimpleCell": nn.SimpleCell},
-    "relu": {"SimpleCell": partial(nn.SimpleCell, activation_fn=nn.relu)},
-    "gru": {"GRUCell": nn.GRUCell},
-    "lstm": {"LSTMCell": nn.LSTMCell, "OptimizedLSTMCell": nn.OptimizedLSTMCell},
-}
 
 
 def contenders(job: Job, x: np.ndarray) -> Iterator[Contender]:
     """Yield one contender for each cell."""
-    if job.kind not in _CELLS:
-        raise UnsupportedError(f"flax has no {job.kind} cell")
-    for name, cell in _CELLS[job.kind].items():
+    for name, cell in cells_of(nn, job.kind).items():
         yield contend(_network(f"linen {name}", cell, job), job, x)
 
 

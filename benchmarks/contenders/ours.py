@@ -16,7 +16,7 @@ import jaxrnn
 from benchmarks.contenders.compiling import Network, contend
 from benchmarks.contenders.contender import Contender
 from benchmarks.jobs import OURS, Job
-from jaxrnn import cells, ops
+from jaxrnn import ops
 
 PLAIN = "plain scan"  # the meaning: `lax.scan` of the step, differentiated by JAX
 
@@ -26,13 +26,6 @@ LAYERS: Mapping[str, Callable[..., Any]] = {
     "gru": jaxrnn.GRU,
     "lstm": jaxrnn.LSTM,
     "peephole": jaxrnn.PeepholeLSTM,
-}
-CELLS = {
-    "rnn": cells.TANH,
-    "relu": cells.RELU,
-    "gru": cells.GRU,
-    "lstm": cells.LSTM,
-    "peephole": cells.PEEPHOLE_LSTM,
 }
 
 Weights = Mapping[str, np.ndarray]
@@ -149,7 +142,7 @@ def _as_users_do(job: Job, layer: Any, x: np.ndarray) -> Contender:
 
 def _bare(job: Job, layer: Any) -> Network:
     """Call `ops.unroll` for each direction, with nothing of Flax around it."""
-    cell, suffixes = CELLS[job.kind], ("", "_reverse")[: job.size.directions]
+    cell, suffixes = layer.cell, ("", "_reverse")[: job.size.directions]
     params = {name: jnp.asarray(value) for name, value in jaxrnn.state_dict(layer).items()}
     features = cell.state_features(job.size.hidden_features)
 

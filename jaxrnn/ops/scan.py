@@ -263,10 +263,10 @@ def _tangent(cell, plan, reverse, precision, primals, tangents):
         assert unprojected is not None
         before = _before(after, _entering(derivative, inputs, left, piece, reverse), piece, reverse)
         residuals = Residuals(kept, before, after)
-        drive = _drive(cell, precision, inputs, d, piece, residuals)
+        drive = _drive(cell, derivative, precision, inputs, d, piece, residuals)
         d_projected = None if d.weight_hr is None else matmul(unprojected, d.weight_hr, precision)
         steps = (drive, d_projected, residuals, piece.valid, piece.restart)
-        step = _linear_step(cell, precision, inputs, d_own)
+        step = _linear_step(cell, derivative, precision, inputs, d_own)
         return lax.scan(step, d_state, steps, reverse=reverse, unroll=plan.unroll)
 
     count = inputs.x.shape[0] // plan.chunk
@@ -284,9 +284,10 @@ class _Left(NamedTuple):
     h: jax.Array | None  # after each step, where it does not follow from `kept`
 
 
-def _linear_step(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence, d_own: Any) -> Any:
+def _linear_step(
+    cell: Cell, derivative: Derivative, precision: lax.PrecisionLike, inputs: Recurrence, d_own: Any
+) -> Any:
     """Return the body of the linearised loop."""
-    derivative = cell.linearisation()
 
     # With this checkpoint, the factors of the linear map are computed where they are used, not stored beforehand.
     @partial(jax.checkpoint, prevent_cse=False)
@@ -311,6 +312,7 @@ def _linear_step(cell: Cell, precision: lax.PrecisionLike, inputs: Recurrence, d
 
 def _drive(
     cell: Cell,
+    derivative: Derivative,
     precision: lax.PrecisionLike,
     inputs: Recurrence,
     d: Recurrence,
@@ -335,9 +337,8 @@ def _drive(
 
     blocks: dict[str, jax.Array] = {}
     only_x: dict[str, jax.Array] = {}
-    own_drive = cell.linearisation().own_drive
-    if own_drive and None not in d.own.values():
-        blocks = own_drive(residuals, d.own)
+    if derivative.own_drive and None not in d.own.values():
+        blocks = derivative.own_drive(residuals, d.own)
     if alike:
         wide = _sum(from_x, wide)
     elif from_x is not None:

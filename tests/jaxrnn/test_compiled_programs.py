@@ -64,7 +64,7 @@ def test_a_training_step_launches_and_keeps_no_more_than_it_did(cell):
     forward, backward = innermost(loops(program.as_text()))
     limits = LIMITS[cell]
     assert (forward.products, backward.products) == (1, 1)
-    assert (forward.copies, backward.copies) <= (2, 2)
+    assert max(forward.copies, backward.copies) <= 2
     assert forward.kernels <= limits.forward
     assert backward.kernels <= limits.backward
     assert forward.updates <= limits.updates

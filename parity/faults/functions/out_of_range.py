@@ -44,11 +44,11 @@ FAULTS: tuple[Substitution, ...] = tuple(
             _reading(_wrapped, torch.nan),
         ),
         ("S20-array", "become the last row, -1 too (as in indexing a JAX array)", _reading(_wrapped)),
-        ("S20-clip", "become the nearest row", _reading(lambda tokens, rows: tokens)),
+        ("S20-clip", "become the nearest row", _reading(_as_they_are)),
         (
             "S20-zero",
             "become zeros (as in a product with one-hot rows)",
-            _reading(lambda tokens, rows: tokens, 0.0),
+            _reading(_as_they_are, 0.0),
         ),
     )
 )
