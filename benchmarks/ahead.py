@@ -79,7 +79,7 @@ def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float3
 
     def loss(params: Any, x: jax.Array, state: Any) -> jax.Array:
         options: Any = {"reverse": False, "precision": None, "plan": plan}
-        h, _ = scan.unroll(cell, params, x, state, None, None, **options)
+        h, _ = scan.unroll(cell, [params], x, [state], None, None, **options)
         return jnp.square(h.astype(jnp.float32)).mean()
 
     step = jax.jit(jax.grad(loss, argnums=(0, 1)))

@@ -12,7 +12,7 @@ from jaxrnn import checks
 from jaxrnn.cells import Cell
 from jaxrnn.init import recurrent_uniform
 from jaxrnn.lengths import check_lengths
-from jaxrnn.ops import unroll
+from jaxrnn.ops import unroll_layers
 from jaxrnn.sequence import PackedSequence
 
 
@@ -124,16 +124,19 @@ class RecurrentLayer(nnx.Module):
 
     def _run(self, x, states, lengths, resets, masks):
         """Return the last layer's outputs [B, T, D*R] and all final states [L*D, B, features]."""
-        finals = []
-        for layer in range(self.num_layers):
+        given = [self.cell.state(*fields) for fields in zip(*states, strict=True)]
+        finals: list[Any] = []
+        # Layers between which nothing happens are given together: they may share a loop over time.
+        apart = self.bidirectional or bool(masks)
+        for first in range(self.num_layers) if apart else (0,):
+            layers = (first,) if apart else range(self.num_layers)
             outputs = []
             for direction, suffix in enumerate(self._suffixes):
-                index = layer * len(self._suffixes) + direction
-                h, final = unroll(
+                h, final = unroll_layers(
                     self.cell,
-                    self._parameters(layer, suffix),
+                    [self._parameters(layer, suffix) for layer in layers],
                     x,
-                    self.cell.state(*(s[index] for s in states)),
+                    [given[layer * len(self._suffixes) + direction] for layer in layers],
                     lengths=lengths,
                     resets=resets,
                     reverse=direction == 1,
@@ -141,10 +144,10 @@ class RecurrentLayer(nnx.Module):
                     implementation=self.implementation,
                 )
                 outputs.append(h)
-                finals.append(final)
+                finals.extend(final)
             x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
-            if masks and layer < self.num_layers - 1:
-                x = self._drop(x, masks[layer])
+            if masks and first < self.num_layers - 1:
+                x = self._drop(x, masks[first])
         return x, tuple(jnp.stack(field) for field in zip(*finals, strict=True))
 
     def _drop(self, x: jax.Array, mask: jax.Array) -> jax.Array:

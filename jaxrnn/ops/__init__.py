@@ -1,6 +1,7 @@
 """The recurrence: arrays in, arrays out; knows nothing of Flax."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -39,24 +40,48 @@ def unroll(
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """
+    h, (final,) = unroll_layers(
+        cell, [params], x, [state], lengths=lengths, resets=resets, reverse=reverse, precision=precision,
+        implementation=implementation,
+    )  # fmt: skip
+    return h, final
+
+
+def unroll_layers(
+    cell: Cell,
+    layers: Sequence[Parameters],
+    x: Float[Array, "*B T I"],
+    states: Sequence[State],
+    *,
+    lengths: Int[Array, "*B"] | None = None,
+    resets: Bool[Array, "*B T"] | None = None,
+    reverse: bool = False,
+    precision: lax.PrecisionLike = None,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "*B T R"], tuple[State, ...]]:
+    """Apply layers of one cell, each to the outputs of the one below; return the last one's and all final states.
+
+    `layers` and `states` hold each layer's parameters and initial state, the first layer's first. The rest is as
+    for `unroll`. Layers given together may share a loop over time, which saves storing what passes between them.
+    """
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation={implementation!r} is not one of {sorted(IMPLEMENTATIONS)}. "
             "Leave it at None to let jaxrnn choose."
         )
     return _unroll(
-        cell, dict(params), x, state, lengths, resets,
+        cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets,
         reverse=reverse, precision=precision, implementation=implementation or "scan",
     )  # fmt: skip
 
 
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
 @partial(jax.jit, static_argnames=("cell", "reverse", "precision", "implementation"))
-def _unroll(cell, params, x, state, lengths, resets, *, reverse, precision, implementation):
+def _unroll(cell, layers, x, states, lengths, resets, *, reverse, precision, implementation):
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
     x = x.reshape(rows, *x.shape[-2:])
-    state = jax.tree.map(lambda s: s.reshape(rows, s.shape[-1]).astype(carried), state)
+    states = jax.tree.map(lambda s: s.reshape(rows, s.shape[-1]).astype(carried), states)
     valid = restart = None
     if lengths is not None:
         valid = jnp.arange(steps)[:, None, None] < lengths.reshape(1, rows, 1)
@@ -67,13 +92,13 @@ def _unroll(cell, params, x, state, lengths, resets, *, reverse, precision, impl
             marks = marks & valid
         restart = restart_marks(marks, reverse)
     run = IMPLEMENTATIONS[implementation]
-    h, final = run(
-        cell, params, x.swapaxes(0, 1), state, valid, restart, reverse=reverse, precision=precision
+    h, finals = run(
+        cell, layers, x.swapaxes(0, 1), states, valid, restart, reverse=reverse, precision=precision
     )
     if valid is not None:
         h = jnp.where(valid, h, 0)
     outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
-    return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), final)
+    return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), finals)
 
 
 def restart_marks(resets: Bool[Array, "T B 1"], reverse: bool) -> Bool[Array, "T B 1"]:

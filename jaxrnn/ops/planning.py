@@ -32,6 +32,10 @@ GPU_UNROLL = 8
 # From this many rows on, one product of [x, h] per step costs a network of several gates less than a projection
 # ahead of the loop, which is written, read and added. Below it, a step is bound by reading its weights.
 JOINED_ROWS = 4
+# Layers that advance together hand over h in the cache and store neither it nor its cotangent, but multiply by
+# W_ih in each step. That pays where gradients are added up step by step anyway, and from this many rows on for a
+# cell whose products are apart; for the others a product over a chunk is faster than a part of a step's.
+TOGETHER_ROWS = 32
 
 
 class Plan(NamedTuple):
@@ -41,16 +45,25 @@ class Plan(NamedTuple):
     joined: the loop multiplies ``[x, h]`` by ``[W_ih, W_hh]``; else ``W_ih x`` is computed a chunk ahead of it.
     packed: what a step leaves behind for the backward pass is written as one array.
     unroll: steps in one round of the loop.
+    together: several layers advance in one loop, each on what the one below has just returned.
     """
 
     chunk: int
     joined: bool
     packed: bool = False
     unroll: int = 1
+    together: bool = False
 
 
 def choose(
-    cell: Cell, steps: int, rows: int, input_features: int, hidden_features: int, platform: str | None = None
+    cell: Cell,
+    steps: int,
+    rows: int,
+    input_features: int,
+    hidden_features: int,
+    platform: str | None = None,
+    *,
+    layers: int = 1,
 ) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
     platform = platform or jax.default_backend()
@@ -63,21 +76,31 @@ def choose(
     weights = FLOAT32 * cell.gates * hidden_features * (input_features + hidden_features)
     few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not joinable
     if rows >= SINGLE_ROWS or few_sums:
-        return Plan(1, False)
-    chunk = _chunk_rows(cell, steps, rows, input_features, hidden_features, joinable) // max(rows, 1)
-    return Plan(even_chunk(steps, max(chunk, 1)), joinable and rows >= JOINED_ROWS)
+        return Plan(1, False, together=layers > 1)
+    together = layers > 1 and cell.gates > 1 and not joinable and rows >= TOGETHER_ROWS
+    joined = joinable and rows >= JOINED_ROWS
+    layers = layers if together else 1
+    chunk = _chunk_rows(cell, steps, rows, input_features, hidden_features, joinable, layers) // max(rows, 1)
+    return Plan(even_chunk(steps, max(chunk, 1)), joined, together=together)
 
 
 def _chunk_rows(
-    cell: Cell, steps: int, rows: int, input_features: int, hidden_features: int, joinable: bool
+    cell: Cell,
+    steps: int,
+    rows: int,
+    input_features: int,
+    hidden_features: int,
+    joinable: bool,
+    layers: int,
 ) -> int:
-    """Return how many rows (steps times batch) a chunk should have."""
-    sums = FLOAT32 * cell.gates * hidden_features
-    inputs = FLOAT32 * (input_features + hidden_features)
+    """Return how many rows (steps times batch) a chunk of so many layers should have."""
+    sums = FLOAT32 * cell.gates * hidden_features * layers
+    inputs = FLOAT32 * (input_features + hidden_features * (2 * layers - 1))
     array = FLOAT32 * steps * rows * hidden_features
-    # Temporary memory of a training step, as XLA lays it out. Forward: gates and states, outputs and their
-    # cotangents, of all steps. Backward: these but the outputs, and the sums, inputs and gradients of a chunk.
-    kept = (len(cell.pre_activations) + 2) * array
+    # Temporary memory of a training step, as XLA lays it out. Forward: gates and states of each layer, outputs
+    # and their cotangents, of all steps. Backward: these but the outputs, and the sums, inputs and gradients of a
+    # chunk.
+    kept = ((len(cell.pre_activations) + 1) * layers + 1) * array
     spare = (ALLOCATOR_BYTES - kept) / ((2.5 if joinable else 3.0) * (sums + inputs))
     if kept + array > ALLOCATOR_BYTES or spare < LEAST_ROWS:
         return int(LARGE_CHUNK_BYTES / sums)

@@ -1,7 +1,9 @@
-"""The meaning of an unroll: `lax.scan` of one whole step, and nothing clever.
+"""The meaning of an unroll: layer by layer, `lax.scan` of one whole step, and nothing clever.
 
 Every other implementation must return what this one returns, gradients included.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +14,33 @@ from jaxrnn.cells import Cell, Parameters, State, advance
 
 def unroll(
     cell: Cell,
-    params: Parameters,
+    layers: Sequence[Parameters],
     x: jax.Array,  # [T, B, I]
-    state: State,
+    states: Sequence[State],  # one per layer
     valid: jax.Array | None,  # bool [T, B, 1]
     restart: jax.Array | None,  # bool [T, B, 1]
     *,
     reverse: bool,
     precision: lax.PrecisionLike,
-) -> tuple[jax.Array, State]:
-    """Return every step's ``h`` [T, B, R] and the final state.
+) -> tuple[jax.Array, tuple[State, ...]]:
+    """Return every step's ``h`` [T, B, R] of the last layer, and all final states.
 
-    Where `restart` is set, the step starts from zeros. Where `valid` is not set, the step leaves the state
-    alone, so a reversed sequence needs no re-indexing: it waits at its padding, then runs.
+    Each layer runs on the outputs of the one below. Where `restart` is set, a step starts from zeros. Where `valid`
+    is not set, the step leaves the state alone, so a reversed sequence needs no re-indexing: it waits at its
+    padding, then runs.
     """
+    finals = []
+    for params, state in zip(layers, states, strict=True):
 
-    def step(state, inputs):
-        x, valid, restart = inputs
-        before = select(restart, jax.tree.map(jnp.zeros_like, state), state)
-        after = select(valid, advance(cell, params, x, before, precision), state, default=True)
-        return after, after.h
+        def step(state, inputs, params=params):
+            x, valid, restart = inputs
+            before = select(restart, jax.tree.map(jnp.zeros_like, state), state)
+            after = select(valid, advance(cell, params, x, before, precision), state, default=True)
+            return after, after.h
 
-    final, h = lax.scan(step, state, (x, valid, restart), reverse=reverse)
-    return h, final
+        final, x = lax.scan(step, state, (x, valid, restart), reverse=reverse)
+        finals.append(final)
+    return x, tuple(finals)
 
 
 def select(condition: jax.Array | None, chosen: State, otherwise: State, *, default: bool = False) -> State:

@@ -42,7 +42,7 @@ def compiled(unroll, cell, **masks):
 
     def loss(params, x):
         valid, restart = masks.get("valid"), masks.get("restart")
-        h, _ = unroll(cell, params, x, state, valid, restart, reverse=False, precision=None)
+        h, _ = unroll(cell, [params], x, [state], valid, restart, reverse=False, precision=None)
         return jnp.square(h).mean()
 
     return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, jnp.zeros((T, B, I))).compile()

@@ -62,7 +62,7 @@ def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_lim
 
         def loss(params, x):
             options = {"reverse": False, "precision": None, "plan": plan}
-            return jnp.square(scan.unroll(cells.LSTM, params, x, state, None, None, **options)[0]).mean()
+            return jnp.square(scan.unroll(cells.LSTM, [params], x, [state], None, None, **options)[0]).mean()
 
         compiled = jax.jit(jax.grad(loss)).lower(params, jnp.zeros((steps, rows, features))).compile()
         return compiled.memory_analysis().temp_size_in_bytes

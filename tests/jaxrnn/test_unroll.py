@@ -89,7 +89,7 @@ def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
     def run(unroll, args, **given):
         def steps_first(params, x, state):
             x = jnp.where(valid, x.swapaxes(0, 1), 0)
-            h, final = unroll(cell, params, x, state, valid, restart, **options, **given)
+            h, final = unroll(cell, [params], x, [state], valid, restart, **options, **given)
             return jnp.where(valid, h, 0), final
 
         return values_and_gradients(steps_first, args)

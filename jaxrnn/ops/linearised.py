@@ -1,0 +1,230 @@
+"""The loop over time, linearised: how a small change of its inputs moves its outputs.
+
+The matrix products of all steps of a chunk are taken outside the loop over them (`_drive`), and only the state's
+change goes through it. JAX transposes this into the backward pass: `jaxrnn.ops.scan` and `docs/design.md` explain.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxrnn.cells import Cell, Derivative, Residuals, State, matmul
+from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, joinable, scan_chunks, unpacked
+from jaxrnn.ops.planning import Plan
+from jaxrnn.ops.reference import select
+
+
+class _Chunk(NamedTuple):
+    """What is sliced along time for a chunk, each array [K, B, ...]."""
+
+    x: jax.Array
+    dx: jax.Array | None
+    valid: jax.Array | None
+    restart: jax.Array | None
+    start: jax.Array  # its first step, [] of int
+
+
+class _Drive(NamedTuple):
+    """All that enters the sums of a layer in a chunk without waiting for the loop; None where there is nothing."""
+
+    wide: jax.Array | None  # [K, B, G*H], in the order of `Cell.h_gates`
+    only_x: dict[str, jax.Array]  # {name: [K, B, H]}, the pre-activations in which h has no part
+    projected: jax.Array | None  # [K, B, R], what is added to h after the projection
+
+
+def tangent(
+    cell: Cell,
+    plan: Plan,
+    reverse: bool,
+    precision: lax.PrecisionLike,
+    inputs: Recurrence,
+    given: Recurrence,  # the tangent of `inputs`, symbolic zeros among it
+    left: tuple[Left, ...],
+) -> tuple[jax.Array, tuple[State, ...]]:
+    """Return the tangents of the last layer's h and of the final states."""
+    derivative = cell.linearisation()
+    d = jax.tree.map(lambda t: None if _is_zero(t) else t, given, is_leaf=_is_zero)
+    d_states, d_own = jax.tree.map(
+        _instantiate, (given.states, tuple(layer.own for layer in given.layers)), is_leaf=_is_zero
+    )
+
+    # Of all steps, only what is closed over and what is in `_Chunk` is kept for the backward pass. Without the
+    # checkpoint, partial evaluation would compute and store whatever else does not depend on a tangent.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def chunk(d_states, piece):
+        here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left)
+        below, dx, drives, residuals = piece.x, piece.dx, [], []
+        for number, (layer, d_layer) in enumerate(zip(inputs.layers, d.layers, strict=True)):
+            kept = unpacked(here[number].kept, layer)
+            unprojected = derivative.output(kept, layer.own) if derivative.output else here[number].h
+            after = unprojected if here[number].h is None else here[number].h
+            entering = _entering(derivative, inputs, left, number, piece, reverse)
+            known = Residuals(kept, _before(after, entering, piece, reverse), after)
+            drive = _drive(cell, derivative, precision, layer, d_layer, below, dx, known)
+            if d_layer.weight_hr is not None:
+                drive = drive._replace(projected=matmul(unprojected, d_layer.weight_hr, precision))
+            drives.append(drive)
+            residuals.append(known)
+            below, dx = after, None
+        steps = (drives, residuals, piece.valid, piece.restart)
+        step = _linear_step(cell, derivative, precision, inputs.layers, d_own)
+        return lax.scan(step, d_states, steps, reverse=reverse, unroll=plan.unroll)
+
+    count = inputs.x.shape[0] // plan.chunk
+    starts = plan.chunk * jnp.arange(count)
+    x, dx, valid, restart = cut((inputs.x, d.x, inputs.valid, inputs.restart), count)
+    pieces = _Chunk(x, dx, valid, restart, starts)
+    d_finals, dh = scan_chunks(chunk, d_states, pieces, reverse)
+    return dh, d_finals
+
+
+def _linear_step(
+    cell: Cell, derivative: Derivative, precision: lax.PrecisionLike, layers: tuple[Layer, ...], d_own: Any
+) -> Callable[[Any, Any], Any]:
+    """Return the body of the linearised loop."""
+    # From the second layer on, what comes from below is multiplied with h: both weights as one where they can be.
+    weights = [
+        jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1)
+        if joinable(cell) and above
+        else layer.weight_hh
+        for above, layer in enumerate(layers)
+    ]
+
+    # With this checkpoint, the factors of the linear map are computed where they are used, not stored beforehand.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def linear_step(weights, layers, d_own, d_states, xs):
+        drives, residuals, valid, restart = xs
+        after: list[State] = []
+        for number, (layer, d_state) in enumerate(zip(layers, d_states, strict=True)):
+            before = select(restart, jax.tree.map(jnp.zeros_like, d_state), d_state)
+            dh, drive = before.h, drives[number]
+            if after and joinable(cell):
+                dh = jnp.concatenate([after[-1].h, dh], axis=-1)
+            elif after:
+                from_below = matmul(after[-1].h, layer.weight_ih, precision)
+                drive = _add_x(cell, drive, from_below)
+            sums = _sum(matmul(dh, weights[number], precision), drive.wide)
+            blocks = dict(zip(cell.h_gates, jnp.split(sums, cell.gates, -1), strict=True)) | drive.only_x
+            nothing = jnp.zeros_like(blocks[cell.h_gates[0]])
+            d_pre = tuple(blocks.get(name, nothing) for name in cell.pre_activations)
+            new = derivative.tangent(residuals[number], d_pre, before, layer.own, d_own[number])
+            if layer.weight_hr is not None:
+                new = new._replace(h=_sum(matmul(new.h, layer.weight_hr, precision), drive.projected))
+            after.append(select(valid, new, d_state, default=True))
+        return tuple(after)
+
+    def step(d_states, xs):
+        d_states = linear_step(weights, layers, d_own, d_states, xs)
+        return d_states, d_states[-1].h
+
+    return step
+
+
+def _drive(
+    cell: Cell,
+    derivative: Derivative,
+    precision: lax.PrecisionLike,
+    layer: Layer,
+    d: Layer,
+    x: jax.Array,
+    dx: jax.Array | None,
+    residuals: Residuals,
+) -> _Drive:
+    """Return what the changes of a layer's weights, biases and own parameters, and `dx`, add to its sums."""
+    from_x = None if dx is None else matmul(dx, layer.weight_ih, precision)
+    wide = None
+    if (
+        joinable(cell) and d.weight_ih is not None and d.weight_hh is not None
+    ):  # in reverse: one gradient of both
+        both = jnp.concatenate([x, residuals.h_before.astype(x.dtype)], axis=-1)
+        wide = matmul(both, jnp.concatenate([d.weight_ih, d.weight_hh], axis=1), precision)
+    else:
+        if d.weight_ih is not None:
+            from_x = _sum(from_x, matmul(x, d.weight_ih, precision))
+        if d.weight_hh is not None:
+            wide = matmul(residuals.h_before, d.weight_hh, precision)
+
+    drive = _Drive(wide, {}, None)
+    if derivative.own_drive and None not in d.own.values():
+        drive = _add_blocks(
+            cell, drive, derivative.own_drive(residuals, d.own), residuals.h_before.shape[:-1]
+        )
+    if from_x is not None:
+        drive = _add_x(cell, drive, from_x)
+    biases = {name: bias for name, bias in d.bias.items() if bias is not None}
+    return _add_blocks(cell, drive, biases, residuals.h_before.shape[:-1])
+
+
+def _add_x(cell: Cell, drive: _Drive, product: jax.Array) -> _Drive:
+    """Add a product with W_ih, as wide as that, to what drives a layer."""
+    if joinable(cell):
+        return drive._replace(wide=_sum(product, drive.wide))
+    blocks = dict(zip(cell.x_gates, jnp.split(product, cell.gates, -1), strict=True))
+    return _add_blocks(cell, drive, blocks, product.shape[:-1])
+
+
+def _add_blocks(cell: Cell, drive: _Drive, blocks: dict[str, jax.Array], rows: tuple[int, ...]) -> _Drive:
+    """Add {pre-activation: [..., H]} to what drives a layer, each repeated for all rows."""
+    of_h = [blocks.get(name) for name in cell.h_gates]
+    given = [block for block in of_h if block is not None]
+    wide, only_x = drive.wide, dict(drive.only_x)
+    if given:
+        zeros = jnp.zeros_like(given[0])
+        joined = jnp.concatenate([zeros if block is None else block for block in of_h], axis=-1)
+        wide = _sum(jnp.broadcast_to(joined, (*rows, joined.shape[-1])), wide)
+    for name in blocks.keys() - set(cell.h_gates):
+        only_x[name] = _sum(jnp.broadcast_to(blocks[name], (*rows, blocks[name].shape[-1])), only_x.get(name))
+    return drive._replace(wide=wide, only_x=only_x)
+
+
+def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, reverse: bool) -> jax.Array:
+    """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
+    if piece.valid is not None:  # before its first valid step, a row is still as it was
+        after = jnp.where(piece.valid, after, entering)
+    if reverse:
+        before = jnp.concatenate([after[1:], entering[None]])
+    else:
+        before = jnp.concatenate([entering[None], after[:-1]])
+    return before if piece.restart is None else jnp.where(piece.restart, 0, before)
+
+
+def _entering(
+    derivative: Derivative,
+    inputs: Recurrence,
+    left: tuple[Left, ...],
+    number: int,
+    piece: _Chunk,
+    reverse: bool,
+) -> jax.Array:
+    """Return the h [B, R] of a layer with which a chunk begins."""
+    layer, steps = inputs.layers[number], inputs.x.shape[0]
+    previous = piece.start + piece.x.shape[0] if reverse else piece.start - 1
+    inside = (previous >= 0) & (previous < steps)
+
+    def of_previous(array: jax.Array) -> jax.Array:
+        return lax.dynamic_index_in_dim(array, jnp.clip(previous, 0, steps - 1), keepdims=False)
+
+    kept, h = jax.tree.map(of_previous, left[number])
+    if h is None:
+        assert derivative.output is not None
+        h = derivative.output(unpacked(kept, layer), layer.own)
+        if inputs.valid is not None:
+            inside = inside & of_previous(inputs.valid)
+    return jnp.where(inside, h, inputs.states[number].h)
+
+
+def _sum(a: jax.Array | None, b: jax.Array | None) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _instantiate(tangent: Any) -> jax.Array:
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent

@@ -1,0 +1,185 @@
+"""The loop over time of one layer or of several, with the products that need not wait for it taken outside."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxrnn.cells import Cell, Derivative, Parameters, State, matmul
+from jaxrnn.ops.planning import Plan
+from jaxrnn.ops.reference import select
+
+
+class Layer(NamedTuple):
+    """The parameters of a layer. The tangent of them has the same fields."""
+
+    weight_ih: jax.Array  # [G*H, I], above the first layer [G*H, R]
+    weight_hh: jax.Array  # [G*H, R]
+    weight_hr: jax.Array | None  # [R, H]
+    bias: dict[str, jax.Array]  # {pre-activation: [H]}, empty for a cell without bias
+    own: dict[str, jax.Array]
+
+
+class Recurrence(NamedTuple):
+    """What is unrolled: layers that advance together, each on what the one below returns for the same step.
+
+    The tangent of it has the same fields.
+    """
+
+    x: jax.Array  # [T, B, I]
+    layers: tuple[Layer, ...]
+    states: tuple[State, ...]  # one per layer
+    valid: jax.Array | None  # bool [T, B, 1]
+    restart: jax.Array | None  # bool [T, B, 1]
+
+
+class Left(NamedTuple):
+    """What the loop leaves behind of all steps of a layer, for the derivative, each [T, B, ...]."""
+
+    kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
+    h: jax.Array | None  # after each step, where it does not follow from `kept`
+
+
+def layer(cell: Cell, params: Parameters, state: State) -> Layer:
+    """Return a layer's parameters, one bias per pre-activation: the sum of those of both products."""
+    biases: dict[str, jax.Array] = {}
+    for gates, name in ((cell.x_gates, "bias_ih"), (cell.h_gates, "bias_hh")):
+        if name not in params:
+            continue
+        for gate, block in zip(gates, jnp.split(params[name].astype(state.h.dtype), cell.gates), strict=True):
+            biases[gate] = biases[gate] + block if gate in biases else block
+    weights = params["weight_ih"], params["weight_hh"], params.get("weight_hr")
+    return Layer(*weights, biases, cell.own_parameters(params))
+
+
+def run(
+    cell: Cell,
+    plan: Plan,
+    reverse: bool,
+    precision: lax.PrecisionLike,
+    inputs: Recurrence,
+    derivative: Derivative | None,
+) -> tuple[jax.Array, tuple[State, ...], tuple[Left, ...]]:
+    """Return the last layer's ``h`` [T, B, R], all final states, and what the derivative needs of each layer."""
+    last = len(inputs.layers) - 1
+    zeros = jax.tree.map(jnp.zeros_like, inputs.states)
+    packed = [plan.packed and layer.weight_hr is None for layer in inputs.layers]
+    # Where all that is kept is one array, h is computed from it after the loop: one write less in each step.
+    unwritten = derivative.output if derivative is not None and packed[last] else None
+    sums = [
+        (_joined if (joinable(cell) if above else plan.joined) else _hoisted)(cell, precision, layer)
+        for above, layer in enumerate(inputs.layers)
+    ]
+
+    def step(states, xs):
+        entering, valid, restart = xs
+        after, left = [], []
+        for number, (layer, state) in enumerate(zip(inputs.layers, states, strict=True)):
+            before = select(restart, zeros[number], state)
+            pre = sums[number].of_step(entering, before.h)
+            new = cell.step(pre, before, layer.own)
+            kept = derivative.keep(pre, before, layer.own) if derivative else ()
+            if layer.weight_hr is not None:
+                new = new._replace(h=matmul(new.h, layer.weight_hr, precision))
+            after.append(select(valid, new, state, default=True))
+            left.append(Left(_packed(kept) if packed[number] else kept, None))
+            if number < last:
+                if derivative and not follows(derivative, layer):
+                    left[-1] = left[-1]._replace(h=after[-1].h)
+                entering = sums[number + 1].ahead(after[-1].h)
+        return tuple(after), (None if unwritten else after[-1].h, tuple(left))
+
+    def chunk(states, xs):
+        x, valid, restart = xs
+        return lax.scan(step, states, (sums[0].ahead(x), valid, restart), reverse=reverse, unroll=plan.unroll)
+
+    xs = (inputs.x, inputs.valid, inputs.restart)
+    count = 1 if plan.joined else inputs.x.shape[0] // plan.chunk
+    finals, (h, left) = scan_chunks(chunk, inputs.states, cut(xs, count), reverse)
+    if unwritten:
+        h = unwritten(unpacked(left[last].kept, inputs.layers[last]), inputs.layers[last].own)
+    if derivative and not follows(derivative, inputs.layers[last]):
+        left = (*left[:last], left[last]._replace(h=h))
+    return h, finals, left
+
+
+def follows(derivative: Derivative, layer: Layer) -> bool:
+    """Tell whether a layer's h follows from what is kept of it."""
+    return derivative.output is not None and layer.weight_hr is None
+
+
+def joinable(cell: Cell) -> bool:
+    """Tell whether both products of a step enter the same sums."""
+    return cell.x_gates == cell.h_gates
+
+
+def _packed(kept: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Return what a step leaves behind as one array: where each write is a kernel, one is better than many."""
+    return (jnp.concatenate(kept, axis=-1),) if len(kept) > 1 else kept
+
+
+def unpacked(kept: tuple[jax.Array, ...], layer: Layer) -> tuple[jax.Array, ...]:
+    """Return the arrays of what may have been packed, each as wide as the state."""
+    if layer.weight_hr is not None:  # then nothing is packed, since the state is not as wide as the gates
+        return kept
+    width = layer.weight_hh.shape[-1]
+    return tuple(part for array in kept for part in jnp.split(array, array.shape[-1] // width, axis=-1))
+
+
+class _Sums(NamedTuple):
+    """How the pre-activations of a layer come about."""
+
+    ahead: Callable[[jax.Array], Any]  # of x [..., B, I], for any number of steps at once
+    of_step: Callable[[Any, jax.Array], tuple[jax.Array, ...]]  # of that and h, the pre-activations of a step
+
+
+def _joined(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
+    """One product per step, ``[x, h] [W_ih, W_hh]ᵀ``, for a cell whose two products enter the same sums."""
+    weights = jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1).T
+    bias = _wide_bias(cell, layer)
+
+    def of_step(x, h):
+        product = matmul(jnp.concatenate([x, h.astype(x.dtype)], axis=-1), weights, precision, axis=0) + bias
+        return tuple(jnp.split(product, cell.gates, -1))
+
+    return _Sums(lambda x: x, of_step)
+
+
+def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
+    """``W_ih x + b`` for all steps of a chunk, and ``W_hh h`` in the loop.
+
+    One array per gate: slicing gates out of one wide array inside the loop stops XLA's CPU compiler from
+    vectorising the exponentials.
+    """
+    weight_ih, weight_hh, bias = layer.weight_ih.T, layer.weight_hh.T, _wide_bias(cell, layer)
+    late = {name: block for name, block in layer.bias.items() if name not in cell.x_gates}
+
+    def ahead(x):
+        product = matmul(x, weight_ih, precision, axis=0) + bias
+        return dict(zip(cell.x_gates, jnp.split(product, cell.gates, -1), strict=True))
+
+    def of_step(ahead, h):
+        blocks = jnp.split(matmul(h, weight_hh, precision, axis=0), cell.gates, -1)
+        blocks = [b + late[name] if name in late else b for name, b in zip(cell.h_gates, blocks, strict=True)]
+        return cell.sum_blocks(ahead, tuple(blocks))
+
+    return _Sums(ahead, of_step)
+
+
+def _wide_bias(cell: Cell, layer: Layer) -> jax.Array | float:
+    return jnp.concatenate([layer.bias[name] for name in cell.x_gates]) if layer.bias else 0.0
+
+
+def cut(xs: Any, count: int) -> Any:
+    """Cut the steps of arrays [T, ...] into [count, T / count, ...]."""
+    return jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), xs)
+
+
+def scan_chunks(chunk: Any, carry: Any, pieces: Any, reverse: bool) -> tuple[Any, Any]:
+    """Scan over chunks; return results [count, K, ...] as [T, ...]."""
+    if jax.tree.leaves(pieces)[0].shape[0] == 1:
+        return chunk(carry, jax.tree.map(lambda a: a[0], pieces))
+    carry, ys = lax.scan(chunk, carry, pieces, reverse=reverse)
+    return carry, jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), ys)

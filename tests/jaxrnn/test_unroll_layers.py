@@ -1,0 +1,158 @@
+"""Layers unrolled together, in one loop or in several, mean what they mean one after the other."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks.programs import loops
+from jaxrnn import cells, ops
+from jaxrnn.ops import reference, scan
+from jaxrnn.ops.planning import Plan, choose
+from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
+
+B, T, I, H, L = 3, 6, 5, 4, 3
+LENGTHS = jnp.array([T, 0, 3])
+MARKS = jnp.zeros((B, T), bool).at[0, 2].set(True).at[2, 1].set(True)
+SAME = 1e-13  # both sides take the same operations in another order, in float64
+PLANS = {
+    "step by step": Plan(1, joined=False, together=True),
+    "chunks": Plan(3, joined=True, together=True),
+    "a remainder": Plan(4, joined=False, together=True),
+    "packed and unrolled": Plan(6, joined=False, packed=True, unroll=2, together=True),
+    "apart": Plan(4, joined=False),
+}
+FAST_PLANS = (PLANS["chunks"], PLANS["step by step"])
+
+
+def stack(cell, layers=L, **shape):
+    """Draw layers of one cell; each but the first takes what the one below returns."""
+    features = [I, *[shape.get("projected") or H] * (layers - 1)]
+    drawn = [draw_cell(cell, B, T, f, H, **shape) for f in features]
+    scaled = [jax.tree.map(lambda a, n=n: a * (1 - 0.3 * n), layer) for n, layer in enumerate(drawn)]
+    return [params for params, _, _ in scaled], drawn[0][1], [state for _, _, state in scaled]
+
+
+def values_and_gradients(run, args):
+    return run(*args), jax.grad(scalar(run), argnums=(0, 1, 2))(*args)
+
+
+def assert_trees_close(ours, theirs, tolerance=SAME):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert rms_error(a, b) <= tolerance
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("plan", mostly_slow(PLANS.values(), fast=FAST_PLANS), ids=str)
+@pytest.mark.parametrize("reverse", mostly_slow([False, True], fast=(False,)), ids=["forward", "reverse"])
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
+def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
+    plan = plan._replace(joined=plan.joined and cell.x_gates == cell.h_gates)
+    valid = (jnp.arange(T)[:, None] < LENGTHS)[..., None]
+    restart = ops.restart_marks(MARKS.T[..., None] & valid, reverse)
+
+    def run(unroll, args, **given):
+        def steps_first(layers, x, states):
+            x = jnp.where(valid, x.swapaxes(0, 1), 0)
+            h, finals = unroll(
+                cell, layers, x, states, valid, restart, reverse=reverse, precision=None, **given
+            )
+            return jnp.where(valid, h, 0), tuple(finals)
+
+        return values_and_gradients(steps_first, args)
+
+    @jax.jit
+    def both(args):
+        return run(scan.unroll, args, plan=plan), run(reference.unroll, args)
+
+    for projected in (0, 2) if cell is cells.LSTM else (0,):
+        assert_trees_close(*both(stack(cell, projected=projected)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.GRU,)), ids=str)
+def test_forward_mode_vmap_and_second_derivatives_work(cell, monkeypatch):
+    monkeypatch.setattr(scan, "choose", lambda *size, layers: Plan(2, joined=False, together=layers > 1))
+    layers, x, states = stack(cell, layers=2)
+
+    def run(implementation, layers, x, states):
+        return ops.unroll_layers(
+            cell, layers, x, states, lengths=LENGTHS, resets=MARKS, implementation=implementation
+        )
+
+    ours, theirs = (partial(run, name) for name in ("scan", "reference"))
+
+    def tangent(f):
+        direction = jax.tree.map(lambda a: jnp.asarray(draw(3, *a.shape)), (layers, x, states))
+        return jax.jvp(f, (layers, x, states), direction)[1]
+
+    def gradient_of_gradient(f):
+        def norm(layers, x, states):
+            gradients = jax.grad(scalar(f), argnums=(0, 1, 2))(layers, x, states)
+            return sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients))
+
+        return jax.grad(norm, argnums=(0, 1, 2))(layers, x, states)
+
+    def per_example(f):
+        rows = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), layers)
+        return jax.vmap(jax.grad(scalar(f), argnums=(0, 1)), in_axes=(0, None, None))(rows, x, states)
+
+    for transform in (tangent, gradient_of_gradient, per_example):
+        assert_trees_close(*jax.jit(lambda transform=transform: (transform(ours), transform(theirs)))())
+
+
+@pytest.mark.usefixtures("x64")
+def test_layers_together_are_what_they_are_one_by_one():
+    layers, x, states = stack(cells.PEEPHOLE_LSTM)
+    options = {"lengths": LENGTHS, "resets": MARKS, "reverse": True}
+    h, finals = ops.unroll_layers(cells.PEEPHOLE_LSTM, layers, x, states, **options)
+    for params, state, final in zip(layers, states, finals, strict=True):
+        x, alone = ops.unroll(cells.PEEPHOLE_LSTM, params, x, state, **options)
+        assert_trees_close(final, alone)
+    assert_trees_close(h, x)
+
+
+def test_a_padded_nan_reaches_no_layer(monkeypatch):
+    monkeypatch.setattr(scan, "choose", lambda *size, layers: Plan(2, joined=False, together=True))
+    layers, x, states = stack(cells.GRU, dtype=jnp.float32)
+    padding = jnp.arange(T)[None, :, None] >= LENGTHS[:, None, None]
+
+    def run(layers, x, states):
+        return ops.unroll_layers(cells.GRU, layers, jnp.where(padding, jnp.nan, x), states, lengths=LENGTHS)
+
+    values, gradients = values_and_gradients(run, (layers, x, states))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((values, gradients)))
+
+
+def test_layers_advance_together_where_that_pays():
+    lecture, small = (19, 1026, 1, 32), (100, 4, 64, 128)
+    for cell in (cells.LSTM, cells.GRU, cells.TANH, cells.PEEPHOLE_LSTM):
+        assert choose(cell, *lecture, "cpu", layers=2).together
+        assert not choose(cell, *lecture, "cpu", layers=1).together
+        assert not choose(cell, *small, "cpu", layers=2).together
+        assert not choose(cell, *lecture, "gpu", layers=2).together
+    assert choose(cells.GRU, 100, 64, 128, 256, "cpu", layers=2).together
+
+
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU, cells.TANH], ids=str)
+def test_what_passes_between_layers_that_advance_together_is_not_stored(cell):
+    steps, rows, hidden = 19, 256, 32
+    array = 4 * steps * rows * hidden
+
+    def compiled(plan):
+        layers = [{n: jnp.zeros(s) for n, s in cell.parameter_shapes(hidden, hidden).items()}] * 2
+        states = [cell.state(*(jnp.zeros((rows, hidden)) for _ in cell.state._fields))] * 2
+
+        def loss(layers, x):
+            options = {"reverse": False, "precision": None, "plan": plan}
+            return jnp.square(scan.unroll(cell, layers, x, states, None, None, **options)[0]).mean()
+
+        return (
+            jax.jit(jax.grad(loss, argnums=(0, 1))).lower(layers, jnp.zeros((steps, rows, hidden))).compile()
+        )
+
+    together, apart = (compiled(Plan(1, joined=False, together=both)) for both in (True, False))
+    taken, would_take = (p.memory_analysis().temp_size_in_bytes for p in (together, apart))
+    assert would_take - taken > 0.9 * array  # the cotangent of it, and of an LSTM the array itself
+    assert len(loops(together.as_text())) < len(loops(apart.as_text()))
