@@ -8,8 +8,9 @@ They own parameters and torch's calling conventions; `jaxrnn.ops.unroll` does th
   `batch_first` too. Omitted, they are zeros and need no random numbers.
 * Options torch lacks are keywords: `rngs` draws the parameters, U(-1/sqrt(H), 1/sqrt(H)) as in torch;
   `param_dtype` is the dtype they are stored in; `dtype` the one to compute in, whatever comes in (None: that of
-  the parameters, and another input dtype is an error as in torch); `precision` that of the matrix products;
-  `implementation` is explained at `jaxrnn.ops.unroll`.
+  the parameters, and another input dtype is an error as in torch); `precision` that of the matrix products (on
+  NVIDIA's GPUs, float32 is TensorFloat32 unless it is "highest"); `implementation` is explained at
+  `jaxrnn.ops.unroll`.
 * The layer drops between its layers unless `eval()` was called on it or on a module around it, with masks from
   the "dropout" stream of `rngs`. Final states are not dropped.
 * Every error of torch is raised with torch's text, followed by the remedy.

@@ -126,28 +126,24 @@ class RecurrentLayer(nnx.Module):
         """Return the last layer's outputs [B, T, D*R] and all final states [L*D, B, features]."""
         given = [self.cell.state(*fields) for fields in zip(*states, strict=True)]
         finals: list[Any] = []
-        # Layers between which nothing happens are given together: they may share a loop over time.
-        apart = self.bidirectional or bool(masks)
-        for first in range(self.num_layers) if apart else (0,):
-            layers = (first,) if apart else range(self.num_layers)
-            outputs = []
-            for direction, suffix in enumerate(self._suffixes):
-                h, final = unroll_layers(
-                    self.cell,
-                    [self._parameters(layer, suffix) for layer in layers],
-                    x,
-                    [given[layer * len(self._suffixes) + direction] for layer in layers],
-                    lengths=lengths,
-                    resets=resets,
-                    reverse=direction == 1,
-                    precision=self.precision,
-                    implementation=self.implementation,
-                )
-                outputs.append(h)
-                finals.extend(final)
-            x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
-            if masks and first < self.num_layers - 1:
-                x = self._drop(x, masks[first])
+        # Layers between which nothing happens are given together: they may share a loop over time, or a call.
+        groups = [[layer] for layer in range(self.num_layers)] if masks else [range(self.num_layers)]
+        for group in groups:
+            places = [(layer, direction) for layer in group for direction in range(len(self._suffixes))]
+            x, final = unroll_layers(
+                self.cell,
+                [self._parameters(layer, self._suffixes[direction]) for layer, direction in places],
+                x,
+                [given[layer * len(self._suffixes) + direction] for layer, direction in places],
+                lengths=lengths,
+                resets=resets,
+                bidirectional=self.bidirectional,
+                precision=self.precision,
+                implementation=self.implementation,
+            )
+            finals.extend(final)
+            if masks and group[0] < self.num_layers - 1:
+                x = self._drop(x, masks[group[0]])
         return x, tuple(jnp.stack(field) for field in zip(*finals, strict=True))
 
     def _drop(self, x: jax.Array, mask: jax.Array) -> jax.Array:

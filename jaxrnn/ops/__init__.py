@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
-from jaxrnn.ops import reference, scan
+from jaxrnn.ops import cudnn, reference, scan
 
-IMPLEMENTATIONS = {"reference": reference.unroll, "scan": scan.unroll}
+IMPLEMENTATIONS = {"reference": reference.unroll, "scan": scan.unroll, "cudnn": cudnn.unroll}
 
 
 def unroll(
@@ -36,7 +36,9 @@ def unroll(
     * `resets` marks the steps at which a new sequence begins inside a row: no state crosses such a mark, in
       either direction. The first sequence of a row starts from `state`, the others from zeros.
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
-    * `implementation`: "scan", "reference", or None for the fastest that applies.
+    * `implementation`: "scan"; "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
+      "reference"; or None for the fastest that applies. Unless `precision` is HIGHEST, products on such a GPU are
+      TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA.
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """
@@ -56,13 +58,16 @@ def unroll_layers(
     lengths: Int[Array, "*B"] | None = None,
     resets: Bool[Array, "*B T"] | None = None,
     reverse: bool = False,
+    bidirectional: bool = False,
     precision: lax.PrecisionLike = None,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "*B T R"], tuple[State, ...]]:
     """Apply layers of one cell, each to the outputs of the one below; return the last one's and all final states.
 
-    `layers` and `states` hold each layer's parameters and initial state, the first layer's first. The rest is as
-    for `unroll`. Layers given together may share a loop over time, which saves storing what passes between them.
+    `layers` and `states` hold each layer's parameters and initial state, the first layer's first. With
+    `bidirectional` they hold two for each layer, one per direction, the forward one first; the layer above gets
+    the outputs of both, side by side. The rest is as for `unroll`. Layers given together may share a loop over
+    time, which saves storing what passes between them, or a call.
     """
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(
@@ -71,18 +76,18 @@ def unroll_layers(
         )
     return _unroll(
         cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets,
-        reverse=reverse, precision=precision, implementation=implementation or "scan",
+        reverse=reverse, bidirectional=bidirectional, precision=precision, implementation=implementation,
     )  # fmt: skip
 
 
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
-@partial(jax.jit, static_argnames=("cell", "reverse", "precision", "implementation"))
-def _unroll(cell, layers, x, states, lengths, resets, *, reverse, precision, implementation):
+@partial(jax.jit, static_argnames=("cell", "reverse", "bidirectional", "precision", "implementation"))
+def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional, precision, implementation):
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
     x = x.reshape(rows, *x.shape[-2:])
     states = jax.tree.map(lambda s: s.reshape(rows, s.shape[-1]).astype(carried), states)
-    valid = restart = None
+    valid = marks = None
     if lengths is not None:
         valid = jnp.arange(steps)[:, None, None] < lengths.reshape(1, rows, 1)
         x = jnp.where(valid.swapaxes(0, 1), x, 0)
@@ -90,15 +95,39 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, precision, imp
         marks = resets.reshape(rows, steps).T[..., None]
         if valid is not None:  # a mark in the padding begins nothing
             marks = marks & valid
-        restart = restart_marks(marks, reverse)
-    run = IMPLEMENTATIONS[implementation]
-    h, finals = run(
-        cell, layers, x.swapaxes(0, 1), states, valid, restart, reverse=reverse, precision=precision
-    )
-    if valid is not None:
-        h = jnp.where(valid, h, 0)
+    if implementation is None:
+        options = {"bidirectional": bidirectional, "resets": resets is not None, "precision": precision}
+        implementation = "cudnn" if cudnn.is_chosen(cell, layers, x, states, **options) else "scan"
+
+    def run(layers, x, states, *, reverse, **options):
+        restart = None if marks is None else restart_marks(marks, reverse)
+        h, finals = IMPLEMENTATIONS[implementation](
+            cell, layers, x, states, valid, restart, reverse=reverse, precision=precision, **options
+        )
+        return (h if valid is None else jnp.where(valid, h, 0)), finals
+
+    x = x.swapaxes(0, 1)
+    if not bidirectional:
+        h, finals = run(layers, x, states, reverse=reverse)
+    elif implementation == "cudnn":  # both directions of all layers are one call
+        h, finals = run(layers, x, states, reverse=False, bidirectional=True)
+    else:
+        h, finals = _in_both_directions(run, layers, x, states)
     outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
     return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), finals)
+
+
+def _in_both_directions(run, layers, x, states):
+    """Run one layer and direction after the other."""
+    finals = []
+    for first in range(0, len(layers), 2):
+        outputs = []
+        for index, reverse in ((first, False), (first + 1, True)):
+            h, final = run([layers[index]], x, [states[index]], reverse=reverse)
+            outputs.append(h)
+            finals += final
+        x = jnp.concatenate(outputs, axis=-1)
+    return x, tuple(finals)
 
 
 def restart_marks(resets: Bool[Array, "T B 1"], reverse: bool) -> Bool[Array, "T B 1"]:

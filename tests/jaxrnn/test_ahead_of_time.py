@@ -28,7 +28,11 @@ def installed(module: str) -> bool:
 def counted(device, cell, dtype="float32"):
     if not installed(COMPILERS[device]):
         pytest.skip(f"no compiler for {device}: pip install 'jaxrnn[aot]'")
-    command = [sys.executable, "-m", "benchmarks.ahead", device, cell, f"16,{STEPS},64,512", dtype]
+    return printed("benchmarks.ahead", device, cell, f"16,{STEPS},64,512", dtype)
+
+
+def printed(module, *arguments):
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -40,6 +44,18 @@ def test_an_h100_launches_at_most_six_kernels_per_step(cell, dtype):
     loops = counted("h100", cell, dtype)["loops"]
     assert sum(loop["kernels"] * loop["trips"] for loop in loops) / STEPS <= KERNELS_PER_STEP
     assert all(loop["updates"] <= 2 for loop in loops)  # of a round of eight steps
+
+
+def test_by_cudnn_a_training_step_is_two_calls_and_little_around_them():
+    if not installed(COMPILERS["h100"]):
+        pytest.skip("no compiler for h100: pip install 'jaxrnn[aot]'")
+    programs = printed("tests.jaxrnn.cudnn_ahead")
+    for program in programs.values():
+        assert program["calls"] == [1, 1]
+        assert program["loops"] == 0
+    # packing and unpacking parameters, masks, zeros, the loss; two orders and two gathers more in reverse
+    assert programs["forward"]["kernels"] <= 16
+    assert programs["reverse"]["kernels"] <= 24
 
 
 # Per cell: instructions of a step, forward and backward, and writes of residuals in the forward loop.

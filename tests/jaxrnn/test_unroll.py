@@ -13,7 +13,8 @@ from jaxrnn.ops.planning import Plan
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
 
 B, T, I, H, R = 3, 6, 5, 4, 2
-FAST = [name for name in ops.IMPLEMENTATIONS if name != "reference"]
+ANYWHERE = [name for name in ops.IMPLEMENTATIONS if name != "cudnn"]  # that one has test_cudnn.py
+FAST = [name for name in ANYWHERE if name != "reference"]
 RESETS = np.random.default_rng(1).random((B, T)) < 0.3
 # Both sides take the same few hundred float64 operations in another order.
 SAME = 1e-13
@@ -139,7 +140,7 @@ def test_forward_mode_vmap_and_second_derivatives_work(implementation, cell):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_mark_in_the_padding_begins_nothing(implementation, reverse):
     params, x, state = plain(cells.GRU)
@@ -151,7 +152,7 @@ def test_a_mark_in_the_padding_begins_nothing(implementation, reverse):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_reset_separates_two_sequences_in_one_row(implementation, reverse):
     params, x, state = plain(cells.LSTM)
@@ -166,7 +167,7 @@ def test_a_reset_separates_two_sequences_in_one_row(implementation, reverse):
     assert_trees_close(final, first_final if reverse else second_final)
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_every_implementation_writes_outputs_at_their_own_time(implementation, reverse):
     params, x, state = plain(cells.GRU, dtype=jnp.float32)
@@ -174,7 +175,7 @@ def test_every_implementation_writes_outputs_at_their_own_time(implementation, r
     assert rms_error(h[:, 0 if reverse else -1], final.h) == 0
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("cell", CELLS.values(), ids=str)
 def test_no_steps_leave_the_state_alone(implementation, cell):
     params, x, state = plain(cell, dtype=jnp.float32)
@@ -187,7 +188,7 @@ def test_no_steps_leave_the_state_alone(implementation, cell):
     assert (gradients[1].h == 1).all()
 
 
-@pytest.mark.parametrize("implementation", ops.IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ANYWHERE)
 @pytest.mark.parametrize("shape", [(), (2, 3), (0,)], ids=str)
 def test_any_number_of_batch_dimensions_may_stand_before_time(implementation, shape):
     params, x, state = draw_cell(cells.LSTM, max(1, int(np.prod(shape))), T, I, H, dtype=jnp.float32)
@@ -206,13 +207,13 @@ def test_any_number_of_batch_dimensions_may_stand_before_time(implementation, sh
 def test_half_precision_keeps_its_dtype_and_carries_the_state_in_float32(cell, dtype):
     args = plain(cell, dtype=dtype)
     results = {}
-    for name in ops.IMPLEMENTATIONS:
+    for name in ANYWHERE:
         results[name] = jax.jit(values_and_gradients, static_argnums=0)(unroller(cell, name), args)
         assert {leaf.dtype for leaf in jax.tree.leaves(results[name])} == {jnp.dtype(dtype)}
     exact = jax.tree.map(lambda a: a.astype(jnp.float32), args)
     expected = jax.jit(values_and_gradients, static_argnums=0)(unroller(cell, "reference"), exact)
     unit = 2.0**-8 if dtype == jnp.bfloat16 else 2.0**-11
-    for name in ops.IMPLEMENTATIONS:
+    for name in ANYWHERE:
         # Rounding h for each product and each result once; a bfloat16 carry would cost T roundings more.
         assert_trees_close(results[name], expected, 3 * unit)
 
@@ -265,5 +266,7 @@ def test_an_input_gradient_alone_computes_no_weight_gradients():
 
 
 def test_an_unknown_implementation_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"implementation='cudnn' is not one of \['reference', 'scan'\]"):
-        ops.unroll(cells.LSTM, *plain(cells.LSTM, dtype=jnp.float32), implementation="cudnn")
+    with pytest.raises(
+        ValueError, match=r"implementation='fast' is not one of \['cudnn', 'reference', 'scan'\]"
+    ):
+        ops.unroll(cells.LSTM, *plain(cells.LSTM, dtype=jnp.float32), implementation="fast")

@@ -113,6 +113,28 @@ def test_layers_together_are_what_they_are_one_by_one():
     assert_trees_close(h, x)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("implementation", ["scan", "reference"])
+def test_two_directions_are_each_one_side_by_side(implementation):
+    (below, *_), x, states = stack(cells.LSTM)
+    above = draw_cell(cells.LSTM, B, T, 2 * H, H)[0]
+    negated = partial(jax.tree.map, jnp.negative)
+    layers, states = [below, negated(below), above, negated(above)], [*states, states[0]]
+    options = {"lengths": LENGTHS, "resets": MARKS, "implementation": implementation}
+    h, finals = ops.unroll_layers(cells.LSTM, layers, x, states, bidirectional=True, **options)
+    expected = []
+    for first in (0, 2):
+        sides = [
+            ops.unroll(
+                cells.LSTM, layers[first + side], x, states[first + side], reverse=side == 1, **options
+            )
+            for side in (0, 1)
+        ]
+        x = jnp.concatenate([side for side, _ in sides], axis=-1)
+        expected += [final for _, final in sides]
+    assert_trees_close((h, finals), (x, tuple(expected)))
+
+
 def test_a_padded_nan_reaches_no_layer(monkeypatch):
     monkeypatch.setattr(scan, "choose", lambda *size, layers: Plan(2, joined=False, together=True))
     layers, x, states = stack(cells.GRU, dtype=jnp.float32)
