@@ -3,6 +3,8 @@
 XLA compiles for a described device: `jax-cuda13-plugin` and `jax-cuda13-pjrt` bring the compiler for NVIDIA's GPUs,
 `libtpu` that for TPUs; neither needs a device, a driver or the CUDA libraries. Run as a process, which sets the
 flags of XLA before they are read: `python -m benchmarks.ahead h100 LSTM 16,256,64,512` prints one line of JSON.
+With `bfloat16 pallas` after it, the forward loop is the persistent kernel, and of this there is what the assembler
+says: registers, bytes of registers spilled, bytes of shared memory.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,20 +53,23 @@ def _v5e() -> Any:
 
 # Per device: its topology, the platform as the planner knows it, and the environment that its compiler needs.
 DEVICES: dict[str, tuple[Callable[[], Any], str, dict[str, str]]] = {
-    "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS}),
+    "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS, "MOSAIC_GPU_DUMP_PTXAS": "1"}),
     "v5e": (_v5e, "tpu", {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}),
 }
 
 
-def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
-    """Return the plan and the loops of a training step of `size` (B, T, I, H)."""
+def count(
+    device: str, cell_name: str, size: Sequence[int], dtype: str = "float32", implementation: str = "scan"
+) -> dict[str, Any]:
+    """Return the plan, the loops and the kernels of our own of a training step of `size` (B, T, I, H)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from benchmarks.programs import loops
     from jaxrnn import cells
-    from jaxrnn.ops import planning, scan
+    from jaxrnn.ops import pallas_gpu, planning, scan
+    from jaxrnn.ops.pallas_gpu.tiles import plan_tiles, shared_bytes
 
     topology, platform, _ = DEVICES[device]
     rows, steps, features, hidden = size
@@ -73,28 +80,62 @@ def count(device: str, cell_name: str, size: Sequence[int], dtype: str = "float3
         return jax.ShapeDtypeStruct(shape, jnp.dtype(of), sharding=sharding)
 
     cell = getattr(cells, cell_name)
-    plan = planning.choose(cell, steps, rows, features, hidden, platform)
     params = {name: shaped(*shape) for name, shape in cell.parameter_shapes(features, hidden).items()}
     state = cell.state(*(shaped(rows, hidden, of=jnp.float32) for _ in cell.state._fields))
+    options: dict[str, Any] = {"reverse": False, "precision": None}
+    mask: Any = None
+    plan: Any
+    if implementation == "pallas":  # ragged rows need the most registers
+        run: Any = pallas_gpu.persistent
+        mask = shaped(steps, rows, 1, of=bool)
+        options["tiles"] = plan = plan_tiles(cell, rows, hidden, jnp.dtype(dtype))
+    else:
+        run = scan.unroll
+        options["plan"] = plan = planning.choose(cell, steps, rows, features, hidden, platform)
 
-    def loss(params: Any, x: jax.Array, state: Any) -> jax.Array:
-        options: Any = {"reverse": False, "precision": None, "plan": plan}
-        h, _ = scan.unroll(cell, [params], x, [state], None, None, **options)
+    def loss(params: Any, x: jax.Array, state: Any, valid: Any, restart: Any) -> jax.Array:
+        h, _ = run(cell, [params], x, [state], valid, restart, **options)
         return jnp.square(h.astype(jnp.float32)).mean()
 
     step = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    compiled: Any = step.lower(params, shaped(steps, rows, features), state).compile()
+    x = shaped(steps, rows, features)
+    compiled: Any
+    compiled, said = _overheard(lambda: step.lower(params, x, state, mask, mask).compile())
+    kernels = [{"registers": int(m[2]), "spilled_bytes": int(m[1])} for m in _KERNEL.finditer(said)]
+    if implementation == "pallas":
+        shared = shared_bytes(cell, plan, jnp.dtype(dtype))
+        kernels = [kernel | {"shared_bytes": shared} for kernel in kernels]
     return {
         "plan": plan._asdict(),
         "loops": [dataclasses.asdict(loop) for loop in loops(compiled.as_text())],
+        "kernels": kernels,
     }
+
+
+_KERNEL = re.compile(r"(\d+) bytes spill stores.*?Used (\d+) registers", re.DOTALL)
+
+
+def _overheard(work: Callable[[], Any]) -> tuple[Any, str]:
+    """Return the result of `work` and what it wrote to standard output and error, compilers in C++ included."""
+    with tempfile.TemporaryFile() as heard:
+        before = [(stream, os.dup(stream)) for stream in (1, 2)]
+        try:
+            for stream, _ in before:
+                os.dup2(heard.fileno(), stream)
+            result = work()
+        finally:
+            for stream, copy in before:
+                os.dup2(copy, stream)
+                os.close(copy)
+        heard.seek(0)
+        return result, heard.read().decode(errors="replace")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print what `count` finds."""
-    device, cell, size, *dtype = arguments
+    device, cell, size, *rest = arguments
     os.environ |= {"JAX_PLATFORMS": "cpu", **DEVICES[device][2]}
-    print(json.dumps(count(device, cell, [int(n) for n in size.split(",")], *dtype)))
+    print(json.dumps(count(device, cell, [int(n) for n in size.split(",")], *rest)))
 
 
 if __name__ == "__main__":

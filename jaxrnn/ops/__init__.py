@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
-from jaxrnn.ops import cudnn, reference, scan
+from jaxrnn.ops import cudnn, pallas_gpu, reference, scan
 
-IMPLEMENTATIONS = {"reference": reference.unroll, "scan": scan.unroll, "cudnn": cudnn.unroll}
+ANYWHERE = {"reference": reference.unroll, "scan": scan.unroll}
+ON_GPUS = {"cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}  # of some cells and sizes
+IMPLEMENTATIONS = ANYWHERE | ON_GPUS
 
 
 def unroll(
@@ -37,8 +39,9 @@ def unroll(
       either direction. The first sequence of a row starts from `state`, the others from zeros.
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
     * `implementation`: "scan"; "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
-      "reference"; or None for the fastest that applies. Unless `precision` is HIGHEST, products on such a GPU are
-      TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA.
+      "pallas", experimental (one kernel for all steps, on a Hopper GPU, see `jaxrnn.ops.pallas_gpu`); "reference";
+      or None for the fastest that applies, "pallas" left out. Unless `precision` is HIGHEST, products on an NVIDIA
+      GPU are TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA.
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """

@@ -42,6 +42,13 @@ class Left(NamedTuple):
     h: jax.Array | None  # after each step, where it does not follow from `kept`
 
 
+# Of a cell, a plan, reverse, precision, the inputs and a derivative or None: `run`, or what takes its place.
+Forward = Callable[
+    [Cell, Plan, bool, lax.PrecisionLike, Recurrence, Derivative | None],
+    tuple[jax.Array, tuple[State, ...], tuple[Left, ...]],
+]
+
+
 def layer(cell: Cell, params: Parameters, state: State) -> Layer:
     """Return a layer's parameters, one bias per pre-activation: the sum of those of both products."""
     biases: dict[str, jax.Array] = {}

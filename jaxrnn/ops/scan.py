@@ -30,7 +30,7 @@ from jax import lax
 
 from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import linearised, loop
-from jaxrnn.ops.loop import Recurrence
+from jaxrnn.ops.loop import Forward, Recurrence
 from jaxrnn.ops.planning import Plan, choose
 
 
@@ -45,8 +45,12 @@ def unroll(
     reverse: bool,
     precision: lax.PrecisionLike,
     plan: Plan | None = None,
+    forward: Forward = loop.run,
 ) -> tuple[jax.Array, tuple[State, ...]]:
-    """Return every step's ``h`` [T, B, R] of the last layer and all final states, as `reference.unroll` does."""
+    """Return every step's ``h`` [T, B, R] of the last layer and all final states, as `reference.unroll` does.
+
+    `forward` is another way to run the loop; gradients are those of the linearised loop all the same.
+    """
     steps, rows, features = x.shape
     if steps == 0:
         return jnp.zeros((0, *states[-1].h.shape), states[-1].h.dtype), tuple(states)
@@ -56,27 +60,28 @@ def unroll(
         finals: tuple[State, ...] = ()
         for params, state in zip(layers, states, strict=True):
             x, final = unroll(
-                cell, [params], x, [state], valid, restart, reverse=reverse, precision=precision, plan=plan
-            )
+                cell, [params], x, [state], valid, restart,
+                reverse=reverse, precision=precision, plan=plan, forward=forward,
+            )  # fmt: skip
             finals += final
         return x, finals
     parameters = (loop.layer(cell, params, state) for params, state in zip(layers, states, strict=True))
     inputs = Recurrence(x, tuple(parameters), tuple(states), valid, restart)
-    return _unroll(cell, chosen._replace(chunk=min(chosen.chunk, steps)), reverse, precision, inputs)
+    return _unroll(cell, chosen._replace(chunk=min(chosen.chunk, steps)), reverse, precision, forward, inputs)
 
 
 def _unroll(
-    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence
+    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, forward: Forward, inputs: Recurrence
 ) -> tuple[jax.Array, tuple[State, ...]]:
     steps, states = inputs.x.shape[0], inputs.states
     rest = steps % plan.chunk
     if rest == 0:
-        return recur(cell, plan, reverse, precision, inputs)
+        return recur(cell, plan, reverse, precision, forward, inputs)
     main, tail = _split(inputs, steps - rest)
     parts = [(plan, main), (plan._replace(chunk=rest), tail)]
     outputs = []
     for part_plan, part in reversed(parts) if reverse else parts:
-        h, states = recur(cell, part_plan, reverse, precision, part._replace(states=states))
+        h, states = recur(cell, part_plan, reverse, precision, forward, part._replace(states=states))
         outputs.append(h)
     return jnp.concatenate(outputs[::-1] if reverse else outputs), states
 
@@ -93,17 +98,17 @@ def _split(inputs: Recurrence, steps: int) -> tuple[Recurrence, Recurrence]:
     return main, tail
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3, 4))
 def recur(
-    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, inputs: Recurrence
+    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, forward: Forward, inputs: Recurrence
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return the last layer's h [T, B, R] and the final states of all; the plan's chunk divides T."""
-    h, finals, _ = loop.run(cell, plan, reverse, precision, inputs, derivative=None)
+    h, finals, _ = forward(cell, plan, reverse, precision, inputs, None)
     return h, finals
 
 
 @partial(recur.defjvp, symbolic_zeros=True)
-def _jvp(cell, plan, reverse, precision, primals, tangents):
+def _jvp(cell, plan, reverse, precision, forward, primals, tangents):
     (inputs,), (given,) = primals, tangents
-    h, finals, left = loop.run(cell, plan, reverse, precision, inputs, cell.linearisation())
+    h, finals, left = forward(cell, plan, reverse, precision, inputs, cell.linearisation())
     return (h, finals), linearised.tangent(cell, plan, reverse, precision, inputs, given, left)

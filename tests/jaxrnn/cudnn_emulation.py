@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
-from jaxrnn.ops.cudnn_calls import Device
+from jaxrnn.ops.cudnn.calls import Device
 
 SPARE = 3  # the reserve is longer than what is kept
 

@@ -8,7 +8,10 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from jaxrnn.ops.pallas_gpu import OLDEST_JAX
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +28,11 @@ def installed(module: str) -> bool:
         return False
 
 
-def counted(device, cell, dtype="float32"):
+def counted(device, cell, dtype="float32", implementation="scan", rows=16, hidden=512):
     if not installed(COMPILERS[device]):
         pytest.skip(f"no compiler for {device}: pip install 'jaxrnn[aot]'")
-    return printed("benchmarks.ahead", device, cell, f"16,{STEPS},64,512", dtype)
+    size = f"{rows},{STEPS},64,{hidden}"
+    return printed("benchmarks.ahead", device, cell, size, dtype, implementation)
 
 
 def printed(module, *arguments):
@@ -56,6 +60,35 @@ def test_by_cudnn_a_training_step_is_two_calls_and_little_around_them():
     # packing and unpacking parameters, masks, zeros, the loss; two orders and two gathers more in reverse
     assert programs["forward"]["kernels"] <= 16
     assert programs["reverse"]["kernels"] <= 24
+
+
+# Cell, batch, features: what the persistent kernel is meant for, and sizes near its limits of memory and registers.
+PERSISTENT = {
+    "bfloat16": [
+        ("LSTM", 8, 256), ("LSTM", 16, 512), ("LSTM", 64, 384), ("LSTM", 1024, 256), ("PEEPHOLE_LSTM", 64, 512),
+        ("GRU", 32, 512), ("GRU", 1024, 256), ("TANH", 64, 768), ("TANH", 1024, 512), ("RELU", 16, 1024),
+    ],
+    "float16": [("LSTM", 16, 512), ("GRU", 64, 256)],
+    "float32": [("LSTM", 16, 352), ("PEEPHOLE_LSTM", 64, 256), ("GRU", 1024, 256), ("TANH", 64, 512)],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(jax.__version_info__ < OLDEST_JAX, reason=f"the kernel needs JAX {OLDEST_JAX}")
+@pytest.mark.parametrize("dtype", PERSISTENT)
+def test_for_an_h100_the_persistent_kernel_fits_into_registers_and_shared_memory(dtype):
+    for cell, rows, hidden in PERSISTENT[dtype]:
+        found = counted("h100", cell, dtype, "pallas", rows, hidden)
+        (kernel,) = found["kernels"]
+        assert kernel["spilled_bytes"] == 0, (cell, rows, hidden, found)
+        assert kernel["registers"] <= 255
+        assert kernel["shared_bytes"] <= 232448
+
+
+@pytest.mark.skipif(jax.__version_info__ < OLDEST_JAX, reason=f"the kernel needs JAX {OLDEST_JAX}")
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_with_the_persistent_kernel_only_the_backward_loop_launches_anything(cell):
+    (backward,) = counted("h100", cell, "bfloat16", "pallas")["loops"]
+    assert backward["kernels"] * backward["trips"] / STEPS <= KERNELS_PER_STEP / 2 + 0.5
 
 
 # Per cell: instructions of a step, forward and backward, and writes of residuals in the forward loop.

@@ -16,7 +16,8 @@ from jax.experimental import rnn
 
 import jaxrnn
 from jaxrnn import cells, ops
-from jaxrnn.ops import cudnn, cudnn_calls, scan
+from jaxrnn.ops import cudnn, scan
+from jaxrnn.ops.cudnn import calls
 from jaxrnn.ops.planning import Plan
 from tests.jaxrnn import cudnn_emulation
 from tests.jaxrnn.common import draw, draw_cell, mostly_slow, rms_error, scalar
@@ -30,7 +31,7 @@ SAME = 1e-12  # float64 on both sides, in another order; second derivatives lose
 def device(monkeypatch):
     """An emulated device on this platform."""
     with jax.enable_x64(True):
-        monkeypatch.setattr(cudnn_calls, "DEVICE", cudnn_emulation.emulated())
+        monkeypatch.setattr(calls, "DEVICE", cudnn_emulation.emulated())
         monkeypatch.setattr(cudnn, "_is_there", lambda: True)
         jax.clear_caches()
         yield
@@ -169,8 +170,8 @@ def test_where_there_is_nothing_to_compute_cudnn_is_not_called(shape):
 
 def test_parameters_are_packed_as_jax_unpacks_them():
     params, _, _ = stack_of(2, 2, dtype=jnp.float32)
-    stack = cudnn_calls.Stack(I, H, 2, 2, tf32=True, ragged=False)
-    packed = cudnn_calls.pack(stack, params)
+    stack = calls.Stack(I, H, 2, 2, tf32=True, ragged=False)
+    packed = calls.pack(stack, params)
     assert packed.shape == (rnn.get_num_params_in_lstm(I, H, 2, True),) == (stack.parameters,)
     for name, theirs in zip(
         ("weight_ih", "weight_hh", "bias_ih", "bias_hh"),
@@ -179,7 +180,7 @@ def test_parameters_are_packed_as_jax_unpacks_them():
     ):
         for n, each in enumerate(params):
             assert np.array_equal(theirs[n], each[name])
-            assert np.array_equal(theirs[n], cudnn_calls.unpack(stack, packed)[n][name])
+            assert np.array_equal(theirs[n], calls.unpack(stack, packed)[n][name])
 
 
 # Every transformation --------------------------------------------------------------------------------------
@@ -361,7 +362,7 @@ def asked_for(monkeypatch, f, *args):
 
     emulated = cudnn_emulation.emulated()
     spies = {name: counted(name, getattr(emulated, name)) for name in counts}
-    monkeypatch.setattr(cudnn_calls, "DEVICE", emulated._replace(**spies))
+    monkeypatch.setattr(calls, "DEVICE", emulated._replace(**spies))
     jax.block_until_ready(jax.jit(f)(*args))
     jax.effects_barrier()
     return counts["forward"], counts["backward"]
@@ -402,7 +403,7 @@ def test_elsewhere_than_on_cuda_the_scan_computes(monkeypatch):
     args = draw_cell(cells.LSTM, B, T, I, H)
     f, g = both(lengths=LENGTHS)
     expected = values_and_gradients(g, *args)
-    monkeypatch.setattr(cudnn_calls, "DEVICE", cudnn_emulation.emulated("cuda"))
+    monkeypatch.setattr(calls, "DEVICE", cudnn_emulation.emulated("cuda"))
     assert_close(jax.jit(partial(values_and_gradients, f))(*args), expected)
     assert loops(f, *args) == loops(partial(run, "scan", lengths=LENGTHS), *args) > 0
 
@@ -444,21 +445,21 @@ def test_jax_is_asked_for_that_precision(monkeypatch, tf32):
     """As far as JAX goes without a device: what it would hand to cuDNN."""
     sizes = lambda *_: (8, 12)  # noqa: E731
     monkeypatch.setattr(rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", sizes, raising=False)
-    stack = cudnn_calls.Stack(I, H, 1, 1, tf32=tf32, ragged=False)
+    stack = calls.Stack(I, H, 1, 1, tf32=tf32, ragged=False)
     array = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     operands = (array((B, T, I)), array((1, B, H)), array((1, B, H)), array((stack.parameters,)))
     lengths = jax.ShapeDtypeStruct((B,), jnp.int32)
-    call = partial(cudnn_calls.CUDNN.forward, stack)
+    call = partial(calls.CUDNN.forward, stack)
     program = jax.make_jaxpr(call)(*operands, lengths)
     y, *_, reserve = jax.eval_shape(call, *operands, lengths)
     assert f"cudnn_allow_tf32={tf32}" in str(program)
     assert (y.shape, reserve.shape) == ((B, T, H), (12,))
-    back = partial(cudnn_calls.CUDNN.backward, stack)
+    back = partial(calls.CUDNN.backward, stack)
     gradients = (y, *operands[1:3])
     program = jax.make_jaxpr(back)(*operands, lengths, y, reserve, *gradients)
     assert f"cudnn_allow_tf32={tf32}" in str(program)
     assert [g.shape for g in program.out_avals] == [o.shape for o in operands]
-    assert cudnn_calls.reserve_bytes(stack, T, B) == 48
+    assert calls.reserve_bytes(stack, T, B) == 48
 
 
 # What is refused, and what is chosen -----------------------------------------------------------------------
@@ -493,7 +494,7 @@ def test_what_cudnn_cannot_compute_is_refused_by_name(monkeypatch):
 def test_a_call_that_would_have_to_be_cut_is_refused_and_never_chosen(monkeypatch):
     monkeypatch.setattr(cudnn, "_is_there", lambda: True)
     monkeypatch.setattr(cudnn, "is_faster", lambda *_: True)
-    monkeypatch.setattr(cudnn_calls, "reserve_bytes", lambda *_: 0)
+    monkeypatch.setattr(calls, "reserve_bytes", lambda *_: 0)
     params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((1,), ("rows",), axis_types=auto, devices=jax.devices()[:1])
@@ -535,7 +536,7 @@ def chosen(monkeypatch):
     monkeypatch.setattr(cudnn, "_is_there", lambda: True)
     monkeypatch.setattr(cudnn, "_device_bytes", lambda: 80 * 2**30)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(cudnn_calls, "DEVICE", cudnn_calls.CUDNN._replace(forward=forward))
+    monkeypatch.setattr(calls, "DEVICE", calls.CUDNN._replace(forward=forward))
 
     def ask(rows=16, steps=256, hidden=8, *, floats=None, resets=False, **options):
         kept.update({} if floats is None else {"floats": floats})
@@ -558,7 +559,7 @@ def test_cudnn_is_not_chosen_where_it_does_not_answer(chosen, monkeypatch):
     def fail(*_):
         raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
 
-    monkeypatch.setattr(cudnn_calls, "DEVICE", cudnn_calls.CUDNN._replace(forward=fail))
+    monkeypatch.setattr(calls, "DEVICE", calls.CUDNN._replace(forward=fail))
     assert not chosen()
 
 
@@ -575,7 +576,7 @@ def test_cudnn_is_not_chosen_where_it_does_not_answer(chosen, monkeypatch):
 )
 def test_cudnn_is_faster_where_launches_are_what_a_step_costs(size, faster):
     rows, steps, features, hidden, layers = size
-    stack = cudnn_calls.Stack(features, hidden, layers, 1, tf32=True, ragged=True)
+    stack = calls.Stack(features, hidden, layers, 1, tf32=True, ragged=True)
     assert cudnn.is_faster(stack, steps, rows) is faster
 
 

@@ -13,7 +13,7 @@ from jaxrnn.ops.planning import Plan
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
 
 B, T, I, H, R = 3, 6, 5, 4, 2
-ANYWHERE = [name for name in ops.IMPLEMENTATIONS if name != "cudnn"]  # that one has test_cudnn.py
+ANYWHERE = list(ops.ANYWHERE)
 FAST = [name for name in ANYWHERE if name != "reference"]
 RESETS = np.random.default_rng(1).random((B, T)) < 0.3
 # Both sides take the same few hundred float64 operations in another order.
@@ -267,6 +267,6 @@ def test_an_input_gradient_alone_computes_no_weight_gradients():
 
 def test_an_unknown_implementation_is_refused_by_name():
     with pytest.raises(
-        ValueError, match=r"implementation='fast' is not one of \['cudnn', 'reference', 'scan'\]"
+        ValueError, match=r"implementation='fast' is not one of \['cudnn', 'pallas', 'reference', 'scan'\]"
     ):
         ops.unroll(cells.LSTM, *plain(cells.LSTM, dtype=jnp.float32), implementation="fast")

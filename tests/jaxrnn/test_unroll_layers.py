@@ -176,5 +176,5 @@ def test_what_passes_between_layers_that_advance_together_is_not_stored(cell):
 
     together, apart = (compiled(Plan(1, joined=False, together=both)) for both in (True, False))
     taken, would_take = (p.memory_analysis().temp_size_in_bytes for p in (together, apart))
-    assert would_take - taken > 0.9 * array  # the cotangent of it, and of an LSTM the array itself
+    assert would_take - taken > 0.8 * array  # the cotangent of it, and of an LSTM the array itself
     assert len(loops(together.as_text())) < len(loops(apart.as_text()))

@@ -6,7 +6,7 @@ here: absent biases are zeros, and a row of length 0, which cuDNN refuses (https
 is run for one step that nobody looks at.
 
 Products round their factors to TensorFloat32 unless the precision is HIGHEST, as XLA's own do on these GPUs.
-Forward mode, second derivatives and `vmap` work too, see `cudnn_calls`.
+Forward mode, second derivatives and `vmap` work too, see `jaxrnn.ops.cudnn.calls`.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from jax.sharding import AxisType
 
 from jaxrnn import cells
 from jaxrnn.cells import Cell, LSTMState, Parameters, State
-from jaxrnn.ops import cudnn_calls
-from jaxrnn.ops.cudnn_calls import Stack
+from jaxrnn.ops.cudnn import calls
+from jaxrnn.ops.cudnn.calls import Stack
 
 
 def unroll(
@@ -67,9 +67,9 @@ def unroll_layers(
     rows, steps, _ = x.shape
     stack = _stack(layers, x, state.h.shape[-1], bidirectional, precision)
     stack = stack._replace(ragged=lengths is not None)
-    weights = cudnn_calls.pack(stack, layers)
+    weights = calls.pack(stack, layers)
     some = rows > 0 and steps > 0
-    run = partial(cudnn_calls.forward if some else cudnn_calls.by_scan, stack)
+    run = partial(calls.forward if some else calls.by_scan, stack)
     if lengths is None:
         y, h, c = run(x, *state, weights, jnp.full(rows, steps, jnp.int32))
         return y, LSTMState(h, c)
@@ -130,7 +130,7 @@ def why_not(
 ) -> str | None:
     """Return why cuDNN cannot serve this request; None where it can."""
     arrays = jax.tree.leaves((x, [dict(params) for params in layers], states))
-    dtype = jnp.dtype(cudnn_calls.DEVICE.dtype)
+    dtype = jnp.dtype(calls.DEVICE.dtype)
     if cell is not cells.LSTM:
         return f"computes LSTMs, not {cell!r}"
     if any("weight_hr" in params for params in layers):
@@ -154,7 +154,7 @@ def why_not(
 def _is_there() -> bool:
     """Return whether this process runs on CUDA."""
     return "cuda" in get_backend().platform_version and hasattr(
-        cudnn_calls.rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes"
+        calls.rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes"
     )
 
 
@@ -233,7 +233,7 @@ def is_chosen(
     if rows == 0 or not is_faster(stack, steps, rows):
         return False
     try:
-        return cudnn_calls.reserve_bytes(stack, steps, rows) <= MEMORY_SHARE * _device_bytes()
+        return calls.reserve_bytes(stack, steps, rows) <= MEMORY_SHARE * _device_bytes()
     except RuntimeError:  # cuDNN does not answer
         return False
 
