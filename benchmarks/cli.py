@@ -45,10 +45,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--features", is_flag=True, help="jaxrnn alone: what lengths, resets and a projection cost.")
 @click.option(
     "--allocator",
-    type=click.Choice([*ALLOCATORS, "both"]),
+    type=click.Choice([*ALLOCATORS, "all"]),
     default="default",
     show_default=True,
-    help="glibc's memory as it is, or in huge pages (GLIBC_TUNABLES).",
+    help="glibc's memory as it is, in huge pages, or never given back (GLIBC_TUNABLES).",
 )
 @click.option(
     "--budget",
@@ -117,7 +117,7 @@ def _jobs(
     **options: Any,
 ) -> list[Job]:
     """Make the options' jobs; what is wrong with them is wrong usage."""
-    allocators = list(ALLOCATORS) if allocator == "both" else [allocator]
+    allocators = list(ALLOCATORS) if allocator == "all" else [allocator]
     if "hugetlb" in allocators:
         _check_huge_pages()
     if options["features"] and peers:

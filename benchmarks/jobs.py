@@ -10,7 +10,17 @@ import numpy as np
 from benchmarks.sizes import Size, flops, traffic
 
 OURS = "jaxrnn"  # the contender that the others are compared with
-ALLOCATORS = {"default": None, "hugetlb": "glibc.malloc.hugetlb=1"}  # by name, what GLIBC_TUNABLES is
+_NEVER = 2**40  # bytes
+# By name, what is put into GLIBC_TUNABLES: huge pages; and memory that the process keeps, however much it is.
+ALLOCATORS = {
+    "default": (),
+    "hugetlb": ("glibc.malloc.hugetlb=1",),
+    "kept": (
+        f"glibc.malloc.mmap_threshold={_NEVER}",
+        f"glibc.malloc.trim_threshold={_NEVER}",
+        "glibc.malloc.arena_max=1",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,8 +79,9 @@ def spawn(module: str, text: str, allocator: str) -> dict[str, Any]:
 def environment(allocator: str) -> dict[str, str]:
     """Return the environment of a child: this one's, but for the allocator and what would spoil compile times."""
     tunables = os.environ.get("GLIBC_TUNABLES", "").split(":")
-    tunables = [each for each in tunables if each and not each.startswith("glibc.malloc.hugetlb=")]
-    tunables += [setting] if (setting := ALLOCATORS[allocator]) else []
+    ours = {each.partition("=")[0] for settings in ALLOCATORS.values() for each in settings}
+    tunables = [each for each in tunables if each and each.partition("=")[0] not in ours]
+    tunables += ALLOCATORS[allocator]
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {
         "GLIBC_TUNABLES": ":".join(tunables),

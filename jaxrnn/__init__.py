@@ -3,7 +3,9 @@
 from jaxrnn import cells, data, init, losses, models, ops, optim, sequence, train
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
+from jaxrnn.memory import keep_memory
 from jaxrnn.sequence import PackedSequence
+from jaxrnn.streaming import stream
 
 __all__ = [
     "GRU",
@@ -18,6 +20,7 @@ __all__ = [
     "cells",
     "data",
     "init",
+    "keep_memory",
     "load_state_dict",
     "losses",
     "models",
@@ -26,5 +29,6 @@ __all__ = [
     "save",
     "sequence",
     "state_dict",
+    "stream",
     "train",
 ]

@@ -36,6 +36,8 @@ def contenders(job: Job, x: np.ndarray, weights: Weights | None) -> Iterator[Con
     layer = build(job, weights)
     yield contend(as_network(OURS, layer), job, x)
     yield _as_users_do(job, build(job, weights), x)
+    if job.stream:
+        yield _streamed(job, build(job, weights), x)
     if job.size.layers == 1:
         yield contend(_bare(job, layer), job, x)
     yield contend(as_network(PLAIN, build(job, weights, implementation="reference")), job, x)
@@ -135,6 +137,27 @@ def _as_users_do(job: Job, layer: Any, x: np.ndarray) -> Contender:
     run()
     seconds = time.perf_counter() - started
     return Contender(f"{OURS}, nnx.jit", run, results, seconds, note="compile time is the first call's")
+
+
+def _streamed(job: Job, layer: Any, x: np.ndarray) -> Contender:
+    """Call what `jaxrnn.stream` makes of the layer."""
+    step = jaxrnn.stream(layer)
+    calls = [jnp.asarray(each[0]) for each in x.reshape(job.size.calls, job.size.steps, *x.shape[1:])]
+
+    def run() -> list[jax.Array]:
+        state, outputs = _zeros(layer), []
+        for each in calls:
+            output, state = step(each, state)
+            outputs.append(output.block_until_ready())
+        return outputs
+
+    def results() -> dict[str, np.ndarray]:
+        return {"output": np.stack([np.asarray(each) for each in run()])}
+
+    started = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - started
+    return Contender(f"{OURS}, stream", run, results, seconds, note="compile time is the first call's")
 
 
 # The bare function ----------------------------------------------------------------------------------------

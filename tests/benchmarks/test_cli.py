@@ -140,7 +140,7 @@ def test_without_matplotlib_a_plot_is_refused_with_the_remedy(monkeypatch):
 def test_huge_pages_that_the_system_lacks_are_refused(monkeypatch):
     described = machine.describe()
     monkeypatch.setattr(machine, "describe", lambda: described | {"huge_pages": "never"})
-    result = bench("course", "--allocator", "both")
+    result = bench("course", "--allocator", "all")
     assert result.exit_code == 2
     assert "Leave it at default" in result.stderr
 

@@ -50,6 +50,11 @@ def test_the_allocator_is_an_environment_variable_of_the_child(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=2:glibc.malloc.check=0")
     assert runs.environment("default")["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
     assert runs.environment("hugetlb")["GLIBC_TUNABLES"] == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0:glibc.malloc.trim_threshold=1")
+    kept = runs.environment("kept")["GLIBC_TUNABLES"].split(":")
+    assert [name.partition("=")[0].removeprefix("glibc.malloc.") for name in kept] == [
+        "check", "mmap_threshold", "trim_threshold", "arena_max"
+    ]  # fmt: skip
 
 
 def test_no_compiled_program_is_taken_from_an_earlier_run():
