@@ -109,6 +109,7 @@ def count(
         "plan": plan._asdict(),
         "loops": [dataclasses.asdict(loop) for loop in loops(compiled.as_text())],
         "kernels": kernels,
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
     }
 
 

@@ -93,7 +93,6 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional,
     valid = marks = None
     if lengths is not None:
         valid = jnp.arange(steps)[:, None, None] < lengths.reshape(1, rows, 1)
-        x = jnp.where(valid.swapaxes(0, 1), x, 0)
     if resets is not None:
         marks = resets.reshape(rows, steps).T[..., None]
         if valid is not None:  # a mark in the padding begins nothing
@@ -107,7 +106,7 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional,
         h, finals = IMPLEMENTATIONS[implementation](
             cell, layers, x, states, valid, restart, reverse=reverse, precision=precision, **options
         )
-        return (h if valid is None else jnp.where(valid, h, 0)), finals
+        return reference.without_padding(valid, h), finals
 
     x = x.swapaxes(0, 1)
     if not bidirectional:

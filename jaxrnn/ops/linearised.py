@@ -16,7 +16,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxrnn.cells import Cell, Derivative, Residuals, State, matmul
 from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, joinable, scan_chunks, unpacked
 from jaxrnn.ops.planning import Plan
-from jaxrnn.ops.reference import select
+from jaxrnn.ops.reference import select, without_padding
 
 
 class _Chunk(NamedTuple):
@@ -58,7 +58,9 @@ def tangent(
     @partial(jax.checkpoint, prevent_cse=False)
     def chunk(d_states, piece):
         here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left)
-        below, dx, drives, residuals = piece.x, piece.dx, [], []
+        below = without_padding(piece.valid, piece.x)
+        dx = None if piece.dx is None else without_padding(piece.valid, piece.dx)
+        drives, residuals = [], []
         for number, (layer, d_layer) in enumerate(zip(inputs.layers, d.layers, strict=True)):
             kept = unpacked(here[number].kept, layer)
             unprojected = derivative.output(kept, layer.own) if derivative.output else here[number].h
@@ -184,9 +186,11 @@ def _add_blocks(cell: Cell, drive: _Drive, blocks: dict[str, jax.Array], rows: t
 
 def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, reverse: bool) -> jax.Array:
     """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
-    if piece.valid is not None:  # before its first valid step, a row is still as it was
-        after = jnp.where(piece.valid, after, entering)
     if reverse:
+        if (
+            piece.valid is not None
+        ):  # padding comes first here: until its first valid step, a row is as it was
+            after = jnp.where(piece.valid, after, entering)
         before = jnp.concatenate([after[1:], entering[None]])
     else:
         before = jnp.concatenate([entering[None], after[:-1]])

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxrnn.cells import Cell, Derivative, Parameters, State, matmul
 from jaxrnn.ops.planning import Plan
-from jaxrnn.ops.reference import select
+from jaxrnn.ops.reference import select, without_padding
 
 
 class Layer(NamedTuple):
@@ -82,6 +82,8 @@ def run(
 
     def step(states, xs):
         entering, valid, restart = xs
+        if plan.joined:
+            entering = without_padding(valid, entering)
         after, left = [], []
         for number, (layer, state) in enumerate(zip(inputs.layers, states, strict=True)):
             before = select(restart, zeros[number], state)
@@ -100,6 +102,8 @@ def run(
 
     def chunk(states, xs):
         x, valid, restart = xs
+        if not plan.joined:  # here and not before the loop: a copy of x would be kept for the backward pass
+            x = without_padding(valid, x)
         return lax.scan(step, states, (sums[0].ahead(x), valid, restart), reverse=reverse, unroll=plan.unroll)
 
     xs = (inputs.x, inputs.valid, inputs.restart)

@@ -29,6 +29,10 @@ SMALL_WEIGHTS_BYTES = 2**19
 # On a GPU a step's time is the launching of its kernels: 23 by JAX's own derivative of an LSTM, 11 with residuals
 # in one array, 5.3 where eight steps are written at once (compiled for an H100).
 GPU_UNROLL = 8
+# A chunk costs some launches of its own, so there it is as long as its pre-activations, which are taken for a chunk
+# at a time, remain small beside what is kept of all steps.
+GPU_CHUNK_BYTES = 32 * 2**20
+GPU_CHUNK_STEPS = 64
 # From this many rows on, one product of [x, h] per step costs a network of several gates less than a projection
 # ahead of the loop, which is written, read and added. Below it, a step is bound by reading its weights.
 JOINED_ROWS = 4
@@ -64,14 +68,16 @@ def choose(
     platform: str | None = None,
     *,
     layers: int = 1,
+    ragged: bool = False,
 ) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
     platform = platform or jax.default_backend()
+    if platform in ("gpu", "cuda", "rocm"):
+        target = GPU_CHUNK_BYTES // max(FLOAT32 * cell.gates * hidden_features * rows, 1)
+        chunk = even_chunk(steps, max(target, GPU_CHUNK_STEPS))
+        return Plan(chunk, False, packed=True, unroll=min(GPU_UNROLL, chunk))
     if platform != "cpu":  # the gradients of all steps are one product
-        on_gpu = platform in ("gpu", "cuda", "rocm")
-        return Plan(
-            max(steps, 1), False, packed=on_gpu, unroll=min(GPU_UNROLL, max(steps, 1)) if on_gpu else 1
-        )
+        return Plan(max(steps, 1), False)
     joinable = cell.gates > 1 and cell.x_gates == cell.h_gates
     weights = FLOAT32 * cell.gates * hidden_features * (input_features + hidden_features)
     few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not joinable
@@ -79,23 +85,25 @@ def choose(
         return Plan(1, False, together=layers > 1)
     together = layers > 1 and cell.gates > 1 and not joinable and rows >= TOGETHER_ROWS
     joined = joinable and rows >= JOINED_ROWS
-    layers = layers if together else 1
-    chunk = _chunk_rows(cell, steps, rows, input_features, hidden_features, joinable, layers) // max(rows, 1)
-    return Plan(even_chunk(steps, max(chunk, 1)), joined, together=together)
+    size = steps, rows, input_features, hidden_features
+    return Plan(_chunk(cell, *size, layers if together else 1, joinable, ragged), joined, together=together)
 
 
-def _chunk_rows(
+def _chunk(
     cell: Cell,
     steps: int,
     rows: int,
     input_features: int,
     hidden_features: int,
-    joinable: bool,
     layers: int,
+    joinable: bool,
+    ragged: bool,
 ) -> int:
-    """Return how many rows (steps times batch) a chunk of so many layers should have."""
+    """Return the steps of a chunk of so many layers."""
+    rows = max(rows, 1)
     sums = FLOAT32 * cell.gates * hidden_features * layers
-    inputs = FLOAT32 * (input_features + hidden_features * (2 * layers - 1))
+    # What is multiplied, per row; x without what its padding holds is a copy, and so is its gradient.
+    inputs = FLOAT32 * (input_features * (3 if ragged else 1) + hidden_features * (2 * layers - 1))
     array = FLOAT32 * steps * rows * hidden_features
     # Temporary memory of a training step, as XLA lays it out. Forward: gates and states of each layer, outputs
     # and their cotangents, of all steps. Backward: these but the outputs, and the sums, inputs and gradients of a
@@ -103,16 +111,20 @@ def _chunk_rows(
     kept = ((len(cell.pre_activations) + 1) * layers + 1) * array
     spare = (ALLOCATOR_BYTES - kept) / ((2.5 if joinable else 3.0) * (sums + inputs))
     if kept + array > ALLOCATOR_BYTES or spare < LEAST_ROWS:
-        return int(LARGE_CHUNK_BYTES / sums)
-    return int(min(spare, CHUNK_BYTES / sums))
+        return even_chunk(steps, int(LARGE_CHUNK_BYTES / sums) // rows)
+    if spare < CHUNK_BYTES / sums:
+        return even_chunk(steps, int(spare) // rows, most=int(spare) // rows)
+    return even_chunk(steps, int(CHUNK_BYTES / sums) // rows)
 
 
-def even_chunk(steps: int, target: int) -> int:
+def even_chunk(steps: int, target: int, most: int | None = None) -> int:
     """Return a chunk of about `target` steps, one that divides `steps` if there is one in its neighbourhood.
 
     A remainder is a second loop: it costs compile time, and memory for putting the two together.
     """
+    target = max(target, 1)
     if steps <= target:
         return max(steps, 1)
-    near = sorted(range(target // 4 + 1, target + target // 6 + 1), key=lambda chunk: abs(chunk - target))
+    most = target + target // 6 if most is None else most
+    near = sorted(range(target // 4 + 1, most + 1), key=lambda chunk: abs(chunk - target))
     return next((chunk for chunk in near if steps % chunk == 0), target)

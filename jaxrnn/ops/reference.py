@@ -27,13 +27,14 @@ def unroll(
 
     Each layer runs on the outputs of the one below. Where `restart` is set, a step starts from zeros. Where `valid`
     is not set, the step leaves the state alone, so a reversed sequence needs no re-indexing: it waits at its
-    padding, then runs.
+    padding, then runs. What `x` holds there, even NaN, reaches nothing.
     """
     finals = []
     for params, state in zip(layers, states, strict=True):
 
         def step(state, inputs, params=params):
             x, valid, restart = inputs
+            x = without_padding(valid, x)
             before = select(restart, jax.tree.map(jnp.zeros_like, state), state)
             after = select(valid, advance(cell, params, x, before, precision), state, default=True)
             return after, after.h
@@ -48,3 +49,8 @@ def select(condition: jax.Array | None, chosen: State, otherwise: State, *, defa
     if condition is None:
         return chosen if default else otherwise
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, otherwise)
+
+
+def without_padding(valid: jax.Array | None, x: jax.Array) -> jax.Array:
+    """Return `x` with zeros in the padding: a product with zero would let NaN through."""
+    return x if valid is None else jnp.where(valid, x, 0)

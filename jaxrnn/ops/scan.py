@@ -54,8 +54,8 @@ def unroll(
     steps, rows, features = x.shape
     if steps == 0:
         return jnp.zeros((0, *states[-1].h.shape), states[-1].h.dtype), tuple(states)
-    hidden_features = layers[0]["weight_ih"].shape[0] // cell.gates
-    chosen = plan or choose(cell, steps, rows, features, hidden_features, layers=len(layers))
+    size = steps, rows, features, layers[0]["weight_ih"].shape[0] // cell.gates
+    chosen = plan or choose(cell, *size, layers=len(layers), ragged=valid is not None)
     if len(layers) > 1 and not chosen.together:
         finals: tuple[State, ...] = ()
         for params, state in zip(layers, states, strict=True):

@@ -90,3 +90,11 @@ def test_ragged_rows_and_resets_add_few_kernels_to_a_step(cell):
     for with_masks, without in zip(masked, plain, strict=True):
         assert with_masks.products == without.products == 1
         assert with_masks.kernels <= without.kernels + 8
+
+
+@pytest.mark.parametrize("cell", LIMITS, ids=str)
+def test_ragged_rows_keep_no_copy_of_the_input(cell):
+    marks = {"valid": jnp.ones((T, B, 1), bool)}
+    ragged, full = (compiled(scan.unroll, cell, **m).memory_analysis() for m in (marks, {}))
+    x = 4 * B * T * I  # bytes
+    assert ragged.temp_size_in_bytes - full.temp_size_in_bytes < 0.5 * x

@@ -73,7 +73,9 @@ def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.GRU,)), ids=str)
 def test_forward_mode_vmap_and_second_derivatives_work(cell, monkeypatch):
-    monkeypatch.setattr(scan, "choose", lambda *size, layers: Plan(2, joined=False, together=layers > 1))
+    monkeypatch.setattr(
+        scan, "choose", lambda *size, layers, ragged: Plan(2, joined=False, together=layers > 1)
+    )
     layers, x, states = stack(cell, layers=2)
 
     def run(implementation, layers, x, states):
@@ -136,7 +138,7 @@ def test_two_directions_are_each_one_side_by_side(implementation):
 
 
 def test_a_padded_nan_reaches_no_layer(monkeypatch):
-    monkeypatch.setattr(scan, "choose", lambda *size, layers: Plan(2, joined=False, together=True))
+    monkeypatch.setattr(scan, "choose", lambda *size, layers, ragged: Plan(2, joined=False, together=True))
     layers, x, states = stack(cells.GRU, dtype=jnp.float32)
     padding = jnp.arange(T)[None, :, None] >= LENGTHS[:, None, None]
 

@@ -34,7 +34,7 @@ def planned(request):
     """Cut every unroll by one plan."""
     asked = []
 
-    def choose(cell, *size, layers):
+    def choose(cell, *size, layers, ragged):
         asked.append(size)
         return request.param._replace(joined=request.param.joined and cell.x_gates == cell.h_gates)
 

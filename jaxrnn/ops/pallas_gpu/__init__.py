@@ -37,6 +37,7 @@ from jaxrnn.ops.loop import Left, Recurrence
 from jaxrnn.ops.pallas_gpu.kernel import Operands, run_kernel
 from jaxrnn.ops.pallas_gpu.tiles import FLOAT32, REMEDY, Tiles, arrange, plan_tiles, split_parts
 from jaxrnn.ops.planning import choose
+from jaxrnn.ops.reference import without_padding
 
 OLDEST_JAX = (0, 11, 2)
 ALLOWED_PRECISIONS = ("none", "default", "high", "fastest", "tensorfloat32", "bfloat16", "bfloat16_3x")
@@ -189,12 +190,14 @@ def _operands(cell: Cell, tiles: Tiles, precision: lax.PrecisionLike, inputs: Re
     bias = jnp.concatenate([layer.bias[name] for name in cell.x_gates]) if layer.bias else 0.0
     state = jax.tree.map(tiled, initial)
 
+    x = without_padding(inputs.valid, inputs.x)
+
     def mask(array):
         return None if array is None else tiled(array)[:, :, 0].astype(FLOAT32)
 
     return Operands(
         split_parts(arrange(cell, tiles, layer.weight_hh), dtype),
-        tiled(matmul(inputs.x, layer.weight_ih, precision) + bias).astype(FLOAT32),
+        tiled(matmul(x, layer.weight_ih, precision) + bias).astype(FLOAT32),
         {name: block for name, block in layer.bias.items() if name not in cell.x_gates},
         {name: array.astype(FLOAT32) for name, array in layer.own.items()},
         split_parts(state.h, dtype),
