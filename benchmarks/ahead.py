@@ -66,7 +66,7 @@ def count(
     import jax.numpy as jnp
     import numpy as np
 
-    from benchmarks.programs import loops
+    from benchmarks.programs import launched, loops
     from jaxrnn import cells
     from jaxrnn.ops import pallas_gpu, planning, scan
     from jaxrnn.ops.pallas_gpu.tiles import plan_tiles, shared_bytes
@@ -105,10 +105,13 @@ def count(
     if implementation == "pallas":
         shared = shared_bytes(cell, plan, jnp.dtype(dtype))
         kernels = [kernel | {"shared_bytes": shared} for kernel in kernels]
+    found = loops(compiled.as_text())
+    unknown = any(loop.trips is None for loop in found)  # a TPU's program does not say
     return {
         "plan": plan._asdict(),
-        "loops": [dataclasses.asdict(loop) for loop in loops(compiled.as_text())],
+        "loops": [dataclasses.asdict(loop) for loop in found],
         "kernels": kernels,
+        "kernels_per_step": None if unknown else launched(found) / steps,
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
     }
 

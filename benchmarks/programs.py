@@ -59,6 +59,17 @@ def loops(text: str) -> list[Loop]:
     return list(_loops(computations, entry, 0))
 
 
+def launched(found: list[Loop]) -> int:
+    """Return how many kernels the loops launch in all, those of a loop in a loop as often as it runs."""
+    total, rounds = 0, [1]
+    for loop in found:
+        if loop.trips is None:
+            raise ValueError("a loop runs for as long as it likes: its kernels cannot be counted.")
+        rounds = [*rounds[: loop.depth + 1], rounds[loop.depth] * loop.trips]
+        total += loop.kernels * rounds[-1]
+    return total
+
+
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", ""

@@ -1,10 +1,13 @@
 """A compiled program is read as it is: loops within loops, what they launch, multiply, write and copy."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
+import pytest
 from jax import lax
 
-from benchmarks.programs import Loop, loops
+from benchmarks.programs import Loop, launched, loops
 
 TEXT = """
 HloModule jit_f, is_scheduled=true
@@ -47,6 +50,14 @@ def test_loops_are_found_within_loops_with_what_their_fusions_hold():
         Loop(trips=5, depth=0, kernels=1, products=0, updates=1, copies=0),
         Loop(trips=3, depth=1, kernels=3, products=1, updates=0, copies=1),
     ]
+
+
+def test_a_loop_in_a_loop_launches_as_often_as_it_runs():
+    assert launched(loops(TEXT)) == 5 * (1 + 3 * 3)
+    one = loops(TEXT)[0]
+    assert launched([one, replace(one, trips=2), one]) == 5 + 2 + 5
+    with pytest.raises(ValueError, match="cannot be counted"):
+        launched([replace(one, trips=None)])
 
 
 def test_a_program_without_loops_has_none():
