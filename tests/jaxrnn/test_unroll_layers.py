@@ -178,5 +178,6 @@ def test_what_passes_between_layers_that_advance_together_is_not_stored(cell):
 
     together, apart = (compiled(Plan(1, joined=False, together=both)) for both in (True, False))
     taken, would_take = (p.memory_analysis().temp_size_in_bytes for p in (together, apart))
-    assert would_take - taken > 0.8 * array  # the cotangent of it, and of an LSTM the array itself
+    # Its cotangent, and of an LSTM the array itself, less what the products with W_ih take in each step.
+    assert would_take - taken > 0.5 * array
     assert len(loops(together.as_text())) < len(loops(apart.as_text()))
