@@ -21,6 +21,7 @@ from jaxrnn.ops.cudnn import calls
 from jaxrnn.ops.planning import Plan
 from tests.jaxrnn import cudnn_emulation
 from tests.jaxrnn.common import draw, draw_cell, mostly_slow, rms_error, scalar
+from tests.jaxrnn.lstm_stacks import draw_stack, layer_by_layer
 
 B, T, I, H = 4, 5, 3, 2
 LENGTHS = np.array([T, 0, 2, 1])
@@ -47,28 +48,7 @@ def both(**options):
 
 
 def stack_of(layers, directions, *, bias=True, dtype=jnp.float64):
-    """Return parameters per layer and direction, x and the states of a stack."""
-    params = [
-        draw_cell(cells.LSTM, B, T, I if n < directions else directions * H, H, bias=bias, dtype=dtype)[0]
-        for n in range(layers * directions)
-    ]
-    params = [jax.tree.map(lambda a, n=n: a * (1 + n / 7), each) for n, each in enumerate(params)]
-    state = cells.LSTMState(*(jnp.asarray(draw(50 + n, layers * directions, B, H), dtype) for n in (0, 1)))
-    return params, jnp.asarray(draw(60, B, T, I), dtype), state
-
-
-def layer_by_layer(params, x, state, lengths, directions):
-    """The reference of a stack."""
-    finals = []
-    for first in range(0, len(params), directions):
-        outputs = []
-        for n in range(first, first + directions):
-            at = jax.tree.map(lambda s, n=n: s[n], state)
-            h, final = run("reference", params[n], x, at, lengths=lengths, reverse=n > first)
-            outputs.append(h)
-            finals.append(final)
-        x = jnp.concatenate(outputs, -1)
-    return x, jax.tree.map(lambda *s: jnp.stack(s), *finals)
+    return draw_stack(layers, directions, B, T, I, H, scale=lambda n: 1 + n / 7, bias=bias, dtype=dtype)
 
 
 def assert_close(ours, theirs, tolerance=SAME):

@@ -10,7 +10,8 @@ import pytest
 import jaxrnn
 from jaxrnn import cells, ops
 from jaxrnn.ops import cudnn
-from tests.jaxrnn.common import draw, draw_cell, rms_error, scalar
+from tests.jaxrnn.common import draw, rms_error, scalar
+from tests.jaxrnn.lstm_stacks import draw_stack, layer_by_layer
 
 pytestmark = pytest.mark.skipif(
     not cudnn._is_there(), reason="needs an NVIDIA GPU and JAX with CUDA; test_cudnn.py emulates the calls"
@@ -31,32 +32,10 @@ def run(implementation, precision, params, x, state, **options):
     )
 
 
-def reference(params, x, state, lengths, directions):
-    """A stack, in float32 products."""
-    finals = []
-    for first in range(0, len(params), directions):
-        outputs = []
-        for n in range(first, first + directions):
-            at = jax.tree.map(lambda s, n=n: s[n], state)
-            options = {"lengths": lengths, "reverse": n > first}
-            h, final = run("reference", "highest", params[n], x, at, **options)
-            outputs.append(h)
-            finals.append(final)
-        x = jnp.concatenate(outputs, -1)
-    return x, jax.tree.map(lambda *s: jnp.stack(s), *finals)
-
-
 def stack_of(layers, directions, bias):
-    params = [
-        draw_cell(cells.LSTM, B, T, I if n < directions else directions * H, H, bias=bias, dtype=jnp.float32)[
-            0
-        ]
-        for n in range(layers * directions)
-    ]
     # Smaller weights: gates stay where a rounding is not amplified.
-    params = [jax.tree.map(lambda a, n=n: a * (0.4 + n / 20), each) for n, each in enumerate(params)]
-    state = (jnp.asarray(draw(50 + n, layers * directions, B, H), jnp.float32) for n in (0, 1))
-    return params, jnp.asarray(draw(60, B, T, I), jnp.float32), cells.LSTMState(*state)
+    options = {"scale": lambda n: 0.4 + n / 20, "bias": bias, "dtype": jnp.float32}
+    return draw_stack(layers, directions, B, T, I, H, **options)
 
 
 def values_and_gradients(f, *args):
@@ -76,7 +55,8 @@ def test_a_stack_is_that_of_the_reference(layers, directions, bias, lengths, pre
     args = stack_of(layers, directions, bias)
     options = {"lengths": lengths, "bidirectional": directions == 2, "precision": precision}
     ours = values_and_gradients(partial(cudnn.unroll_layers, **options), *args)
-    theirs = values_and_gradients(partial(reference, lengths=lengths, directions=directions), *args)
+    reference = partial(layer_by_layer, lengths=lengths, directions=directions, precision="highest")
+    theirs = values_and_gradients(reference, *args)
     assert_close(ours, theirs, TOLERANCES[precision])
 
 
