@@ -99,6 +99,11 @@ class Cell:
         return len(self.x_gates)
 
     @property
+    def joinable(self) -> bool:
+        """Whether both products enter the same sums, so that ``[x, h] [W_ih, W_hh]ᵀ`` is one."""
+        return self.x_gates == self.h_gates
+
+    @property
     def pre_activations(self) -> tuple[str, ...]:
         """The names of the sums that the step receives, in its order."""
         return tuple(dict.fromkeys(self.x_gates + self.h_gates))

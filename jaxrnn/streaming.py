@@ -9,10 +9,8 @@ from flax import nnx
 
 from jaxrnn.layers.recurrent import RecurrentLayer
 
-Step = Callable[..., tuple[jax.Array, Any]]
 
-
-def stream(layer: RecurrentLayer) -> Step:
+def stream(layer: RecurrentLayer) -> Callable[..., tuple[jax.Array, Any]]:
     """Return ``y, state = step(x, state)``, a layer compiled for one time step at a time::
 
         step, state = jaxrnn.stream(lstm), None
@@ -44,7 +42,7 @@ def stream(layer: RecurrentLayer) -> Step:
     weights = jax.tree.map(lambda array: array, weights)  # as they are now: another shape is compiled later
 
     @jax.jit
-    def begin_or_go_on(x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+    def step(x: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
         at_rest = nnx.merge(structure, weights)
         at_rest.eval()
         if x.ndim not in (1, 2):
@@ -55,8 +53,5 @@ def stream(layer: RecurrentLayer) -> Step:
         time_axis = 1 if layer.batch_first and x.ndim == 2 else 0
         y, state = at_rest(jnp.expand_dims(x, time_axis), state)
         return jnp.squeeze(y, time_axis), state
-
-    def step(x: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
-        return begin_or_go_on(x, state)
 
     return step

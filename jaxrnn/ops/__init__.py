@@ -114,22 +114,9 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional,
     elif implementation == "cudnn":  # both directions of all layers are one call
         h, finals = run(layers, x, states, reverse=False, bidirectional=True)
     else:
-        h, finals = _in_both_directions(run, layers, x, states)
+        h, finals = reference.in_both_directions(run, layers, x, states)
     outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
     return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), finals)
-
-
-def _in_both_directions(run, layers, x, states):
-    """Run one layer and direction after the other."""
-    finals = []
-    for first in range(0, len(layers), 2):
-        outputs = []
-        for index, reverse in ((first, False), (first + 1, True)):
-            h, final = run([layers[index]], x, [states[index]], reverse=reverse)
-            outputs.append(h)
-            finals += final
-        x = jnp.concatenate(outputs, axis=-1)
-    return x, tuple(finals)
 
 
 def restart_marks(resets: Bool[Array, "T B 1"], reverse: bool) -> Bool[Array, "T B 1"]:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cells import Cell, Derivative, Residuals, State, matmul
-from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, joinable, scan_chunks, unpacked
+from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, scan_chunks, unpacked
 from jaxrnn.ops.planning import Plan
 from jaxrnn.ops.reference import select, without_padding
 
@@ -92,7 +92,7 @@ def _linear_step(
     # From the second layer on, what comes from below is multiplied with h: both weights as one where they can be.
     weights = [
         jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1)
-        if joinable(cell) and above
+        if cell.joinable and above
         else layer.weight_hh
         for above, layer in enumerate(layers)
     ]
@@ -105,7 +105,7 @@ def _linear_step(
         for number, (layer, d_state) in enumerate(zip(layers, d_states, strict=True)):
             before = select(restart, jax.tree.map(jnp.zeros_like, d_state), d_state)
             dh, drive = before.h, drives[number]
-            if after and joinable(cell):
+            if after and cell.joinable:
                 dh = jnp.concatenate([after[-1].h, dh], axis=-1)
             elif after:
                 from_below = matmul(after[-1].h, layer.weight_ih, precision)
@@ -141,7 +141,7 @@ def _drive(
     from_x = None if dx is None else matmul(dx, layer.weight_ih, precision)
     wide = None
     if (
-        joinable(cell) and d.weight_ih is not None and d.weight_hh is not None
+        cell.joinable and d.weight_ih is not None and d.weight_hh is not None
     ):  # in reverse: one gradient of both
         both = jnp.concatenate([x, residuals.h_before.astype(x.dtype)], axis=-1)
         wide = matmul(both, jnp.concatenate([d.weight_ih, d.weight_hh], axis=1), precision)
@@ -164,7 +164,7 @@ def _drive(
 
 def _add_x(cell: Cell, drive: _Drive, product: jax.Array) -> _Drive:
     """Add a product with W_ih, as wide as that, to what drives a layer."""
-    if joinable(cell):
+    if cell.joinable:
         return drive._replace(wide=_sum(product, drive.wide))
     blocks = dict(zip(cell.x_gates, jnp.split(product, cell.gates, -1), strict=True))
     return _add_blocks(cell, drive, blocks, product.shape[:-1])
@@ -187,9 +187,7 @@ def _add_blocks(cell: Cell, drive: _Drive, blocks: dict[str, jax.Array], rows: t
 def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, reverse: bool) -> jax.Array:
     """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
     if reverse:
-        if (
-            piece.valid is not None
-        ):  # padding comes first here: until its first valid step, a row is as it was
+        if piece.valid is not None:  # padding comes first: until its first valid step, a row is as it was
             after = jnp.where(piece.valid, after, entering)
         before = jnp.concatenate([after[1:], entering[None]])
     else:

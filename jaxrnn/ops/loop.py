@@ -75,9 +75,10 @@ def run(
     packed = [plan.packed and layer.weight_hr is None for layer in inputs.layers]
     # Where all that is kept is one array, h is computed from it after the loop: one write less in each step.
     unwritten = derivative.output if derivative is not None and packed[last] else None
+    joins = [plan.joined] + [cell.joinable] * last
     sums = [
-        (_joined if (joinable(cell) if above else plan.joined) else _hoisted)(cell, precision, layer)
-        for above, layer in enumerate(inputs.layers)
+        (_joined if joined else _hoisted)(cell, precision, layer)
+        for joined, layer in zip(joins, inputs.layers, strict=True)
     ]
 
     def step(states, xs):
@@ -121,11 +122,6 @@ def follows(derivative: Derivative, layer: Layer) -> bool:
     return derivative.output is not None and layer.weight_hr is None
 
 
-def joinable(cell: Cell) -> bool:
-    """Tell whether both products of a step enter the same sums."""
-    return cell.x_gates == cell.h_gates
-
-
 def _packed(kept: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """Return what a step leaves behind as one array: where each write is a kernel, one is better than many."""
     return (jnp.concatenate(kept, axis=-1),) if len(kept) > 1 else kept
@@ -149,7 +145,7 @@ class _Sums(NamedTuple):
 def _joined(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
     """One product per step, ``[x, h] [W_ih, W_hh]ᵀ``, for a cell whose two products enter the same sums."""
     weights = jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1).T
-    bias = _wide_bias(cell, layer)
+    bias = wide_bias(cell, layer)
 
     def of_step(x, h):
         product = matmul(jnp.concatenate([x, h.astype(x.dtype)], axis=-1), weights, precision, axis=0) + bias
@@ -164,8 +160,8 @@ def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
     One array per gate: slicing gates out of one wide array inside the loop stops XLA's CPU compiler from
     vectorising the exponentials.
     """
-    weight_ih, weight_hh, bias = layer.weight_ih.T, layer.weight_hh.T, _wide_bias(cell, layer)
-    late = {name: block for name, block in layer.bias.items() if name not in cell.x_gates}
+    weight_ih, weight_hh, bias = layer.weight_ih.T, layer.weight_hh.T, wide_bias(cell, layer)
+    late = late_biases(cell, layer)
 
     def ahead(x):
         product = matmul(x, weight_ih, precision, axis=0) + bias
@@ -179,8 +175,14 @@ def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
     return _Sums(ahead, of_step)
 
 
-def _wide_bias(cell: Cell, layer: Layer) -> jax.Array | float:
+def wide_bias(cell: Cell, layer: Layer) -> jax.Array | float:
+    """Return what is added to ``W_ih x``, [G*H]."""
     return jnp.concatenate([layer.bias[name] for name in cell.x_gates]) if layer.bias else 0.0
+
+
+def late_biases(cell: Cell, layer: Layer) -> dict[str, jax.Array]:
+    """Return the biases of the pre-activations in which x has no part, by name."""
+    return {name: bias for name, bias in layer.bias.items() if name not in cell.x_gates}
 
 
 def cut(xs: Any, count: int) -> Any:

@@ -78,15 +78,19 @@ def choose(
         return Plan(chunk, False, packed=True, unroll=min(GPU_UNROLL, chunk))
     if platform != "cpu":  # the gradients of all steps are one product
         return Plan(max(steps, 1), False)
-    joinable = cell.gates > 1 and cell.x_gates == cell.h_gates
     weights = FLOAT32 * cell.gates * hidden_features * (input_features + hidden_features)
-    few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not joinable
+    few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not _joins(cell)
     if rows >= SINGLE_ROWS or few_sums:
         return Plan(1, False, together=layers > 1)
-    together = layers > 1 and cell.gates > 1 and not joinable and rows >= TOGETHER_ROWS
-    joined = joinable and rows >= JOINED_ROWS
+    together = layers > 1 and not cell.joinable and rows >= TOGETHER_ROWS
+    joined = _joins(cell) and rows >= JOINED_ROWS
     size = steps, rows, input_features, hidden_features
-    return Plan(_chunk(cell, *size, layers if together else 1, joinable, ragged), joined, together=together)
+    return Plan(_chunk(cell, *size, layers if together else 1, ragged), joined, together=together)
+
+
+def _joins(cell: Cell) -> bool:
+    """Return whether joining pays: a network of one gate has too little to gain."""
+    return cell.joinable and cell.gates > 1
 
 
 def _chunk(
@@ -96,7 +100,6 @@ def _chunk(
     input_features: int,
     hidden_features: int,
     layers: int,
-    joinable: bool,
     ragged: bool,
 ) -> int:
     """Return the steps of a chunk of so many layers."""
@@ -109,7 +112,7 @@ def _chunk(
     # and their cotangents, of all steps. Backward: these but the outputs, and the sums, inputs and gradients of a
     # chunk.
     kept = ((len(cell.pre_activations) + 1) * layers + 1) * array
-    spare = (ALLOCATOR_BYTES - kept) / ((2.5 if joinable else 3.0) * (sums + inputs))
+    spare = (ALLOCATOR_BYTES - kept) / ((2.5 if _joins(cell) else 3.0) * (sums + inputs))
     if kept + array > ALLOCATOR_BYTES or spare < LEAST_ROWS:
         return even_chunk(steps, int(LARGE_CHUNK_BYTES / sums) // rows)
     if spare < CHUNK_BYTES / sums:

@@ -3,7 +3,7 @@
 Every other implementation must return what this one returns, gradients included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,28 @@ def unroll(
         final, x = lax.scan(step, state, (x, valid, restart), reverse=reverse)
         finals.append(final)
     return x, tuple(finals)
+
+
+def in_both_directions(
+    run: Callable[..., tuple[jax.Array, tuple[State, ...]]],
+    layers: Sequence[Parameters],
+    x: jax.Array,  # [T, B, I]
+    states: Sequence[State],
+) -> tuple[jax.Array, tuple[State, ...]]:
+    """Return the last layer's outputs [T, B, 2*R] and all final states of a bidirectional stack.
+
+    `layers` and `states` hold two for each layer, the forward direction's first.
+    ``run(layers, x, states, reverse=)`` runs one direction of one layer, and returns zeros in the padding.
+    """
+    finals: tuple[State, ...] = ()
+    for first in range(0, len(layers), 2):
+        outputs = []
+        for index, reverse in ((first, False), (first + 1, True)):
+            h, final = run([layers[index]], x, [states[index]], reverse=reverse)
+            outputs.append(h)
+            finals += final
+        x = jnp.concatenate(outputs, axis=-1)
+    return x, finals
 
 
 def select(condition: jax.Array | None, chosen: State, otherwise: State, *, default: bool = False) -> State:

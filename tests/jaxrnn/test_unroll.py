@@ -82,7 +82,7 @@ PLANS = [
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM,)), ids=str)
 def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
     """Chunks of 1 to 5 of the 6 steps, with a remainder and without, and both ways to come by the sums."""
-    plan = plan._replace(joined=plan.joined and cell.x_gates == cell.h_gates)
+    plan = plan._replace(joined=plan.joined and cell.joinable)
     valid = (jnp.arange(T)[:, None] < EVERYTHING["lengths"])[..., None]
     restart = ops.restart_marks(EVERYTHING["resets"].T[..., None] & valid, reverse)
     options = {"reverse": reverse, "precision": None}

@@ -48,7 +48,7 @@ def assert_trees_close(ours, theirs, tolerance=SAME):
 @pytest.mark.parametrize("reverse", mostly_slow([False, True], fast=(False,)), ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
 def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
-    plan = plan._replace(joined=plan.joined and cell.x_gates == cell.h_gates)
+    plan = plan._replace(joined=plan.joined and cell.joinable)
     valid = (jnp.arange(T)[:, None] < LENGTHS)[..., None]
     restart = ops.restart_marks(MARKS.T[..., None] & valid, reverse)
 

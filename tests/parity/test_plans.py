@@ -36,7 +36,7 @@ def planned(request):
 
     def choose(cell, *size, layers, ragged):
         asked.append(size)
-        return request.param._replace(joined=request.param.joined and cell.x_gates == cell.h_gates)
+        return request.param._replace(joined=request.param.joined and cell.joinable)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan, "choose", choose)

@@ -34,6 +34,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxrnn import cells
 from jaxrnn.ops import scan
+from jaxrnn.ops.reference import in_both_directions, without_padding
 
 Arrays = Sequence[Any]
 
@@ -152,18 +153,19 @@ def by_scan(
     steps = x.shape[1]
     valid = (jnp.arange(steps)[:, None] < lengths)[..., None] if stack.ragged else None
     precision = lax.Precision.DEFAULT if stack.tf32 else lax.Precision.HIGHEST
-    params = unpack(stack, weights)
-    y = x.swapaxes(0, 1)
-    finals: list[cells.State] = []
-    for first in range(0, len(params), stack.directions):
-        outputs = []
-        for index in range(first, first + stack.directions):
-            states = [cells.LSTMState(h[index], c[index])]
-            options: Any = {"reverse": index > first, "precision": precision}
-            output, final = scan.unroll(cells.LSTM, [params[index]], y, states, valid, None, **options)
-            outputs.append(output if valid is None else jnp.where(valid, output, 0))
-            finals += final
-        y = jnp.concatenate(outputs, axis=-1)
+
+    def run(layers, x, states, *, reverse):
+        y, finals = scan.unroll(
+            cells.LSTM, layers, x, states, valid, None, reverse=reverse, precision=precision
+        )
+        return without_padding(valid, y), finals
+
+    layers, states = unpack(stack, weights), [cells.LSTMState(*fields) for fields in zip(h, c, strict=True)]
+    x = x.swapaxes(0, 1)
+    if stack.directions == 1:
+        y, finals = run(layers, x, states, reverse=False)
+    else:
+        y, finals = in_both_directions(run, layers, x, states)
     return y.swapaxes(0, 1), jnp.stack([s.h for s in finals]), jnp.stack([s.c for s in finals])
 
 

@@ -187,7 +187,6 @@ def _run_tangent(forward, cell, plan, reverse, precision, derivative, primals, t
 def _operands(cell: Cell, tiles: Tiles, precision: lax.PrecisionLike, inputs: Recurrence) -> Operands:
     (layer,), (initial,) = inputs.layers, inputs.states
     dtype, tiled = layer.weight_hh.dtype, partial(_tiled, width=tiles.rows)
-    bias = jnp.concatenate([layer.bias[name] for name in cell.x_gates]) if layer.bias else 0.0
     state = jax.tree.map(tiled, initial)
 
     x = without_padding(inputs.valid, inputs.x)
@@ -197,8 +196,8 @@ def _operands(cell: Cell, tiles: Tiles, precision: lax.PrecisionLike, inputs: Re
 
     return Operands(
         split_parts(arrange(cell, tiles, layer.weight_hh), dtype),
-        tiled(matmul(x, layer.weight_ih, precision) + bias).astype(FLOAT32),
-        {name: block for name, block in layer.bias.items() if name not in cell.x_gates},
+        tiled(matmul(x, layer.weight_ih, precision) + loop.wide_bias(cell, layer)).astype(FLOAT32),
+        loop.late_biases(cell, layer),
         {name: array.astype(FLOAT32) for name, array in layer.own.items()},
         split_parts(state.h, dtype),
         state,
