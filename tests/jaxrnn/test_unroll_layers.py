@@ -137,15 +137,21 @@ def test_two_directions_are_each_one_side_by_side(implementation):
     assert_trees_close((h, finals), (x, tuple(expected)))
 
 
-def test_a_padded_nan_reaches_no_layer(monkeypatch):
-    monkeypatch.setattr(scan, "choose", lambda *size, layers, ragged: Plan(2, joined=False, together=True))
-    layers, x, states = stack(cells.GRU, dtype=jnp.float32)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
+def test_a_padded_nan_reaches_no_layer(cell, plan, reverse):
+    plan = plan._replace(joined=plan.joined and cell.joinable)
+    layers, x, states = stack(cell, dtype=jnp.float32)
     padding = jnp.arange(T)[None, :, None] >= LENGTHS[:, None, None]
 
     def run(layers, x, states):
-        return ops.unroll_layers(cells.GRU, layers, jnp.where(padding, jnp.nan, x), states, lengths=LENGTHS)
+        x, valid = jnp.where(padding, jnp.nan, x).swapaxes(0, 1), ~padding.swapaxes(0, 1)
+        options = {"reverse": reverse, "precision": None, "plan": plan}
+        h, finals = scan.unroll(cell, layers, x, states, valid, None, **options)
+        return jnp.where(valid, h, 0), finals
 
-    values, gradients = values_and_gradients(run, (layers, x, states))
+    values, gradients = jax.jit(values_and_gradients, static_argnums=0)(run, (layers, x, states))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((values, gradients)))
 
 
