@@ -93,8 +93,8 @@ def count(
         run = scan.unroll
         options["plan"] = plan = planning.choose(cell, steps, rows, features, hidden, platform)
 
-    def loss(params: Any, x: jax.Array, state: Any, valid: Any, restart: Any) -> jax.Array:
-        h, _ = run(cell, [params], x, [state], valid, restart, **options)
+    def loss(params: Any, x: jax.Array, state: Any, valid: Any, resets: Any) -> jax.Array:
+        h, _ = run(cell, [params], x, [state], valid, resets, **options)
         return jnp.square(h.astype(jnp.float32)).mean()
 
     step = jax.jit(jax.grad(loss, argnums=(0, 1)))

@@ -101,30 +101,10 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional,
         options = {"bidirectional": bidirectional, "resets": resets is not None, "precision": precision}
         implementation = "cudnn" if cudnn.is_chosen(cell, layers, x, states, **options) else "scan"
 
-    def run(layers, x, states, *, reverse, **options):
-        restart = None if marks is None else restart_marks(marks, reverse)
-        h, finals = IMPLEMENTATIONS[implementation](
-            cell, layers, x, states, valid, restart, reverse=reverse, precision=precision, **options
-        )
-        return reference.without_padding(valid, h), finals
-
-    x = x.swapaxes(0, 1)
-    if not bidirectional:
-        h, finals = run(layers, x, states, reverse=reverse)
-    elif implementation == "cudnn":  # both directions of all layers are one call
-        h, finals = run(layers, x, states, reverse=False, bidirectional=True)
-    else:
-        h, finals = reference.in_both_directions(run, layers, x, states)
+    h, finals = IMPLEMENTATIONS[implementation](
+        cell, layers, x.swapaxes(0, 1), states, valid, marks,
+        reverse=reverse, bidirectional=bidirectional, precision=precision,
+    )  # fmt: skip
+    h = reference.without_padding(valid, h)
     outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
     return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), finals)
-
-
-def restart_marks(resets: Bool[Array, "T B 1"], reverse: bool) -> Bool[Array, "T B 1"]:
-    """Return the steps that start from zeros.
-
-    A mark at t says that a sequence begins at t. Running backwards, the boundary is crossed one step later:
-    on entering step t - 1.
-    """
-    if not reverse:
-        return resets
-    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])

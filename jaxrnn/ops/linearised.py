@@ -26,7 +26,6 @@ class _Chunk(NamedTuple):
     dx: jax.Array | None
     valid: jax.Array | None
     restart: jax.Array | None
-    start: jax.Array  # its first step, [] of int
 
 
 class _Drive(NamedTuple):
@@ -40,55 +39,87 @@ class _Drive(NamedTuple):
 def tangent(
     cell: Cell,
     plan: Plan,
-    reverse: bool,
+    reverse: tuple[bool, ...],
     precision: lax.PrecisionLike,
-    inputs: Recurrence,
-    given: Recurrence,  # the tangent of `inputs`, symbolic zeros among it
-    left: tuple[Left, ...],
-) -> tuple[jax.Array, tuple[State, ...]]:
-    """Return the tangents of the last layer's h and of the final states."""
-    derivative = cell.linearisation()
+    inputs: tuple[Recurrence, ...],
+    given: tuple[Recurrence, ...],  # the tangent of `inputs`, symbolic zeros among it
+    left: tuple[tuple[Left, ...], ...],
+) -> tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]:
+    """Return the tangents of h and of the final states, in the order of `scan.recur`."""
     d = jax.tree.map(lambda t: None if _is_zero(t) else t, given, is_leaf=_is_zero)
-    d_states, d_own = jax.tree.map(
-        _instantiate, (given.states, tuple(layer.own for layer in given.layers)), is_leaf=_is_zero
+    d_states = jax.tree.map(_instantiate, tuple(one.states for one in given), is_leaf=_is_zero)
+    d_own = jax.tree.map(
+        _instantiate, [[layer.own for layer in one.layers] for one in given], is_leaf=_is_zero
     )
+    parts = [
+        _Part(cell, plan, reverse[0], backwards, precision, *of_one)
+        for backwards, *of_one in zip(reverse, inputs, d, d_own, left, strict=True)
+    ]
+    linear_steps = [_linear_step(part) for part in parts]
+
+    def step(d_states, xs):
+        d_states = tuple(f(d_state, x) for f, d_state, x in zip(linear_steps, d_states, xs, strict=True))
+        return d_states, tuple(layers[-1].h for layers in d_states)
 
     # Of all steps, only what is closed over and what is in `_Chunk` is kept for the backward pass. Without the
     # checkpoint, partial evaluation would compute and store whatever else does not depend on a tangent.
     @partial(jax.checkpoint, prevent_cse=False)
-    def chunk(d_states, piece):
-        here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, piece.start, plan.chunk), left)
-        below = without_padding(piece.valid, piece.x)
-        dx = None if piece.dx is None else without_padding(piece.valid, piece.dx)
-        drives, residuals = [], []
-        for number, (layer, d_layer) in enumerate(zip(inputs.layers, d.layers, strict=True)):
-            kept = unpacked(here[number].kept, layer)
-            unprojected = derivative.output(kept, layer.own) if derivative.output else here[number].h
-            after = unprojected if here[number].h is None else here[number].h
-            entering = _entering(derivative, inputs, left, number, piece, reverse)
-            known = Residuals(kept, _before(after, entering, piece, reverse), after)
-            drive = _drive(cell, derivative, precision, layer, d_layer, below, dx, known)
-            if d_layer.weight_hr is not None:
-                drive = drive._replace(projected=matmul(unprojected, d_layer.weight_hr, precision))
-            drives.append(drive)
-            residuals.append(known)
-            below, dx = after, None
-        steps = (drives, residuals, piece.valid, piece.restart)
-        step = _linear_step(cell, derivative, precision, inputs.layers, d_own)
-        return lax.scan(step, d_states, steps, reverse=reverse, unroll=plan.unroll)
+    def chunk(d_states, xs):
+        start, pieces = xs
+        steps = [_of_chunk(part, start, piece) for part, piece in zip(parts, pieces, strict=True)]
+        return lax.scan(step, d_states, steps, reverse=reverse[0], unroll=plan.unroll)
 
-    count = inputs.x.shape[0] // plan.chunk
+    count = inputs[0].x.shape[0] // plan.chunk
+    pieces = [_Chunk(one.x, d_one.x, one.valid, one.restart) for one, d_one in zip(inputs, d, strict=True)]
     starts = plan.chunk * jnp.arange(count)
-    x, dx, valid, restart = cut((inputs.x, d.x, inputs.valid, inputs.restart), count)
-    pieces = _Chunk(x, dx, valid, restart, starts)
-    d_finals, dh = scan_chunks(chunk, d_states, pieces, reverse)
+    d_finals, dh = scan_chunks(chunk, d_states, (starts, cut(pieces, count)), reverse[0])
     return dh, d_finals
 
 
-def _linear_step(
-    cell: Cell, derivative: Derivative, precision: lax.PrecisionLike, layers: tuple[Layer, ...], d_own: Any
-) -> Callable[[Any, Any], Any]:
-    """Return the body of the linearised loop."""
+class _Part(NamedTuple):
+    """One recurrence in the loop, and its change."""
+
+    cell: Cell
+    plan: Plan
+    reverse: bool  # the loop goes from the last step to the first
+    backwards: bool  # the recurrence does, which is mirrored if the loop does not
+    precision: lax.PrecisionLike
+    inputs: Recurrence
+    d: Recurrence  # with None where there is no change
+    d_own: list[dict[str, jax.Array]]
+    left: tuple[Left, ...]
+
+
+def _of_chunk(part: _Part, start: jax.Array, piece: _Chunk) -> Any:
+    """Return what the linearised steps of a chunk need, each array [K, B, ...]."""
+    cell, precision, derivative = part.cell, part.precision, part.cell.linearisation()
+    here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, part.plan.chunk), part.left)
+    below = without_padding(piece.valid, piece.x)
+    dx = None if piece.dx is None else without_padding(piece.valid, piece.dx)
+    drives, residuals = [], []
+    for number, (layer, d_layer) in enumerate(zip(part.inputs.layers, part.d.layers, strict=True)):
+        kept = unpacked(here[number].kept, layer)
+        unprojected = derivative.output(kept, layer.own) if derivative.output else here[number].h
+        after = unprojected if here[number].h is None else here[number].h
+        entering = _entering(part, number, start, piece)
+        known = Residuals(kept, _before(after, entering, piece, part), after)
+        drive = _drive(cell, derivative, precision, layer, d_layer, below, dx, known)
+        if d_layer.weight_hr is not None:
+            drive = drive._replace(projected=matmul(unprojected, d_layer.weight_hr, precision))
+        drives.append(drive)
+        residuals.append(known)
+        below, dx = after, None
+    return drives, residuals, piece.valid, piece.restart
+
+
+def _linear_step(part: _Part) -> Callable[[Any, Any], Any]:
+    """Return the step of the linearised loop: of the states' change and of a step's part of `_of_chunk`."""
+    cell, layers, precision, derivative = (
+        part.cell,
+        part.inputs.layers,
+        part.precision,
+        part.cell.linearisation(),
+    )
     # From the second layer on, what comes from below is multiplied with h: both weights as one where they can be.
     weights = [
         jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1)
@@ -120,11 +151,7 @@ def _linear_step(
             after.append(select(valid, new, d_state, default=True))
         return tuple(after)
 
-    def step(d_states, xs):
-        d_states = linear_step(weights, layers, d_own, d_states, xs)
-        return d_states, d_states[-1].h
-
-    return step
+    return partial(linear_step, weights, layers, part.d_own)
 
 
 def _drive(
@@ -184,34 +211,29 @@ def _add_blocks(cell: Cell, drive: _Drive, blocks: dict[str, jax.Array], rows: t
     return drive._replace(wide=wide, only_x=only_x)
 
 
-def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, reverse: bool) -> jax.Array:
+def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, part: _Part) -> jax.Array:
     """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
-    if reverse:
-        if piece.valid is not None:  # padding comes first: until its first valid step, a row is as it was
-            after = jnp.where(piece.valid, after, entering)
+    # Backwards, padding comes first: until its first valid step, a row is as it was.
+    if part.backwards and piece.valid is not None:
+        after = jnp.where(piece.valid, after, entering)
+    if part.reverse:
         before = jnp.concatenate([after[1:], entering[None]])
     else:
         before = jnp.concatenate([entering[None], after[:-1]])
     return before if piece.restart is None else jnp.where(piece.restart, 0, before)
 
 
-def _entering(
-    derivative: Derivative,
-    inputs: Recurrence,
-    left: tuple[Left, ...],
-    number: int,
-    piece: _Chunk,
-    reverse: bool,
-) -> jax.Array:
+def _entering(part: _Part, number: int, start: jax.Array, piece: _Chunk) -> jax.Array:
     """Return the h [B, R] of a layer with which a chunk begins."""
+    inputs, derivative = part.inputs, part.cell.linearisation()
     layer, steps = inputs.layers[number], inputs.x.shape[0]
-    previous = piece.start + piece.x.shape[0] if reverse else piece.start - 1
+    previous = start + piece.x.shape[0] if part.reverse else start - 1
     inside = (previous >= 0) & (previous < steps)
 
     def of_previous(array: jax.Array) -> jax.Array:
         return lax.dynamic_index_in_dim(array, jnp.clip(previous, 0, steps - 1), keepdims=False)
 
-    kept, h = jax.tree.map(of_previous, left[number])
+    kept, h = jax.tree.map(of_previous, part.left[number])
     if h is None:
         assert derivative.output is not None
         h = derivative.output(unpacked(kept, layer), layer.own)

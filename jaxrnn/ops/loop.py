@@ -42,10 +42,12 @@ class Left(NamedTuple):
     h: jax.Array | None  # after each step, where it does not follow from `kept`
 
 
+# Of each recurrence: the last layer's h [T, B, R], all final states, and what the derivative needs of each layer.
+Results = tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...], tuple[tuple[Left, ...], ...]]
+
 # Of a cell, a plan, reverse, precision, the inputs and a derivative or None: `run`, or what takes its place.
 Forward = Callable[
-    [Cell, Plan, bool, lax.PrecisionLike, Recurrence, Derivative | None],
-    tuple[jax.Array, tuple[State, ...], tuple[Left, ...]],
+    [Cell, Plan, tuple[bool, ...], lax.PrecisionLike, tuple[Recurrence, ...], Derivative | None], Results
 ]
 
 
@@ -64,12 +66,46 @@ def layer(cell: Cell, params: Parameters, state: State) -> Layer:
 def run(
     cell: Cell,
     plan: Plan,
-    reverse: bool,
+    reverse: tuple[bool, ...],
     precision: lax.PrecisionLike,
-    inputs: Recurrence,
+    inputs: tuple[Recurrence, ...],
     derivative: Derivative | None,
-) -> tuple[jax.Array, tuple[State, ...], tuple[Left, ...]]:
-    """Return the last layer's ``h`` [T, B, R], all final states, and what the derivative needs of each layer."""
+) -> Results:
+    """Run one loop, from the last step to the first if the first of `reverse` says so."""
+    parts = [_part(cell, plan, precision, one, derivative) for one in inputs]
+
+    def step(states, xs):
+        moved = [part.step(state, x) for part, state, x in zip(parts, states, xs, strict=True)]
+        return tuple(zip(*moved, strict=True))
+
+    def chunk(states, xs):
+        ready = [
+            (part.ahead(x, valid), valid, restart)
+            for part, (x, valid, restart) in zip(parts, xs, strict=True)
+        ]
+        return lax.scan(step, states, ready, reverse=reverse[0], unroll=plan.unroll)
+
+    states = tuple(one.states for one in inputs)
+    xs = [(one.x, one.valid, one.restart) for one in inputs]
+    count = 1 if plan.joined else inputs[0].x.shape[0] // plan.chunk
+    finals, written = scan_chunks(chunk, states, cut(xs, count), reverse[0])
+    h, left = zip(*(part.read(*of_steps) for part, of_steps in zip(parts, written, strict=True)), strict=True)
+    return h, finals, left
+
+
+class _Part(NamedTuple):
+    """What one recurrence does in the loop."""
+
+    ahead: Callable[..., Any]  # of the x and the valid steps of a chunk, what its steps need of them
+    step: Callable[
+        ..., Any
+    ]  # of the states and what is needed, valid and restart of a step: new states, and what is written
+    read: Callable[..., Any]  # of what was written, the outputs and what is left for the derivative
+
+
+def _part(
+    cell: Cell, plan: Plan, precision: lax.PrecisionLike, inputs: Recurrence, derivative: Derivative | None
+) -> _Part:
     last = len(inputs.layers) - 1
     zeros = jax.tree.map(jnp.zeros_like, inputs.states)
     packed = [plan.packed and layer.weight_hr is None for layer in inputs.layers]
@@ -80,6 +116,11 @@ def run(
         (_joined if joined else _hoisted)(cell, precision, layer)
         for joined, layer in zip(joins, inputs.layers, strict=True)
     ]
+
+    def ahead(x, valid):
+        if not plan.joined:  # here and not before the loop: a copy of x would be kept for the backward pass
+            x = without_padding(valid, x)
+        return sums[0].ahead(x)
 
     def step(states, xs):
         entering, valid, restart = xs
@@ -101,20 +142,14 @@ def run(
                 entering = sums[number + 1].ahead(after[-1].h)
         return tuple(after), (None if unwritten else after[-1].h, tuple(left))
 
-    def chunk(states, xs):
-        x, valid, restart = xs
-        if not plan.joined:  # here and not before the loop: a copy of x would be kept for the backward pass
-            x = without_padding(valid, x)
-        return lax.scan(step, states, (sums[0].ahead(x), valid, restart), reverse=reverse, unroll=plan.unroll)
+    def read(h, left):
+        if unwritten:
+            h = unwritten(unpacked(left[last].kept, inputs.layers[last]), inputs.layers[last].own)
+        if derivative and not follows(derivative, inputs.layers[last]):
+            left = (*left[:last], left[last]._replace(h=h))
+        return h, left
 
-    xs = (inputs.x, inputs.valid, inputs.restart)
-    count = 1 if plan.joined else inputs.x.shape[0] // plan.chunk
-    finals, (h, left) = scan_chunks(chunk, inputs.states, cut(xs, count), reverse)
-    if unwritten:
-        h = unwritten(unpacked(left[last].kept, inputs.layers[last]), inputs.layers[last].own)
-    if derivative and not follows(derivative, inputs.layers[last]):
-        left = (*left[:last], left[last]._replace(h=h))
-    return h, finals, left
+    return _Part(ahead, step, read)
 
 
 def follows(derivative: Derivative, layer: Layer) -> bool:

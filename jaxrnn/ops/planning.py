@@ -40,6 +40,11 @@ JOINED_ROWS = 4
 # W_ih in each step. That pays where gradients are added up step by step anyway, and from this many rows on for a
 # cell whose products are apart; for the others a product over a chunk is faster than a part of a step's.
 TOGETHER_ROWS = 32
+# Two directions beside each other give a step's products twice the work, and half the waits. That pays from so many
+# rows on, later where the loop multiplies ``[x, h]`` and so has much to do in each step anyway. A network of one
+# gate computes too little between its products for that.
+BESIDE_ROWS = 32
+BESIDE_ROWS_JOINED = 64
 
 
 class Plan(NamedTuple):
@@ -50,6 +55,7 @@ class Plan(NamedTuple):
     packed: what a step leaves behind for the backward pass is written as one array.
     unroll: steps in one round of the loop.
     together: several layers advance in one loop, each on what the one below has just returned.
+    beside: both directions of a bidirectional layer advance in one loop.
     """
 
     chunk: int
@@ -57,6 +63,7 @@ class Plan(NamedTuple):
     packed: bool = False
     unroll: int = 1
     together: bool = False
+    beside: bool = False
 
 
 def choose(
@@ -68,6 +75,7 @@ def choose(
     platform: str | None = None,
     *,
     layers: int = 1,
+    directions: int = 1,
     ragged: bool = False,
 ) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
@@ -80,12 +88,16 @@ def choose(
         return Plan(max(steps, 1), False)
     weights = FLOAT32 * cell.gates * hidden_features * (input_features + hidden_features)
     few_sums = rows >= SMALL_ROWS and weights <= SMALL_WEIGHTS_BYTES and not _joins(cell)
+    beside = (
+        directions > 1 and cell.gates > 1 and rows >= (BESIDE_ROWS_JOINED if cell.joinable else BESIDE_ROWS)
+    )
     if rows >= SINGLE_ROWS or few_sums:
-        return Plan(1, False, together=layers > 1)
+        return Plan(1, False, together=layers > 1, beside=beside)
     together = layers > 1 and not cell.joinable and rows >= TOGETHER_ROWS
     joined = _joins(cell) and rows >= JOINED_ROWS
     size = steps, rows, input_features, hidden_features
-    return Plan(_chunk(cell, *size, layers if together else 1, ragged), joined, together=together)
+    count = (layers if together else 1) * (directions if beside else 1)
+    return Plan(_chunk(cell, *size, count, ragged), joined, together=together, beside=beside)
 
 
 def _joins(cell: Cell) -> bool:
@@ -102,7 +114,7 @@ def _chunk(
     layers: int,
     ragged: bool,
 ) -> int:
-    """Return the steps of a chunk of so many layers."""
+    """Return the steps of a chunk of so many layers, or directions of one, in one loop."""
     rows = max(rows, 1)
     sums = FLOAT32 * cell.gates * hidden_features * layers
     # What is multiplied, per row; x without what its padding holds is a copy, and so is its gradient.

@@ -4,6 +4,7 @@ Every other implementation must return what this one returns, gradients included
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,27 @@ def unroll(
     x: jax.Array,  # [T, B, I]
     states: Sequence[State],  # one per layer
     valid: jax.Array | None,  # bool [T, B, 1]
-    restart: jax.Array | None,  # bool [T, B, 1]
+    resets: jax.Array | None,  # bool [T, B, 1]
     *,
-    reverse: bool,
+    reverse: bool = False,
+    bidirectional: bool = False,
     precision: lax.PrecisionLike,
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, R] of the last layer, and all final states.
 
-    Each layer runs on the outputs of the one below. Where `restart` is set, a step starts from zeros. Where `valid`
-    is not set, the step leaves the state alone, so a reversed sequence needs no re-indexing: it waits at its
-    padding, then runs. What `x` holds there, even NaN, reaches nothing.
+    Each layer runs on the outputs of the one below. Where `resets` is set, a sequence begins inside a row. Where
+    `valid` is not set, the step leaves the state alone, so a reversed sequence needs no re-indexing: it waits at
+    its padding, then runs. What `x` holds there, even NaN, reaches nothing; what is returned there means nothing.
+
+    With `bidirectional`, `layers` and `states` hold two for each layer, the forward one first; h is [T, B, 2*R].
     """
-    finals = []
+    if bidirectional:
+
+        def direction(reverse, layers, x, states):
+            return unroll(cell, layers, x, states, valid, resets, reverse=reverse, precision=precision)
+
+        return in_both_directions(one_by_one(direction), layers, x, states)
+    restart, finals = restart_marks(resets, reverse), []
     for params, state in zip(layers, states, strict=True):
 
         def step(state, inputs, params=params):
@@ -44,26 +54,53 @@ def unroll(
     return x, tuple(finals)
 
 
+# Of the parameters, x and the initial states of some layers: outputs and final states.
+Run = Callable[[Sequence[Parameters], jax.Array, Sequence[State]], tuple[Any, tuple[Any, ...]]]
+
+
 def in_both_directions(
-    run: Callable[..., tuple[jax.Array, tuple[State, ...]]],
+    run: Run,
     layers: Sequence[Parameters],
     x: jax.Array,  # [T, B, I]
     states: Sequence[State],
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return the last layer's outputs [T, B, 2*R] and all final states of a bidirectional stack.
 
-    `layers` and `states` hold two for each layer, the forward direction's first.
-    ``run(layers, x, states, reverse=)`` runs one direction of one layer, and returns zeros in the padding.
+    `layers` and `states` hold two for each layer, the forward direction's first. `run` is given the two of a layer,
+    and returns the outputs of both and, for each, the final states of its one layer.
     """
     finals: tuple[State, ...] = ()
     for first in range(0, len(layers), 2):
-        outputs = []
-        for index, reverse in ((first, False), (first + 1, True)):
-            h, final = run([layers[index]], x, [states[index]], reverse=reverse)
-            outputs.append(h)
-            finals += final
+        both = slice(first, first + 2)
+        outputs, ends = run(layers[both], x, states[both])
         x = jnp.concatenate(outputs, axis=-1)
+        finals += tuple(end for (end,) in ends)
     return x, finals
+
+
+def one_by_one(direction: Callable[..., tuple[jax.Array, tuple[State, ...]]]) -> Run:
+    """Return what runs both directions of a layer, given ``direction(reverse, layers, x, states)``."""
+
+    def run(layers, x, states):
+        results = [
+            direction(reverse, [params], x, [state])
+            for reverse, params, state in zip((False, True), layers, states, strict=True)
+        ]
+        outputs, ends = zip(*results, strict=True)
+        return outputs, ends
+
+    return run
+
+
+def restart_marks(resets: jax.Array | None, reverse: bool) -> Any:
+    """Return the steps that start from zeros, bool [T, B, 1], given those at which a sequence begins.
+
+    A mark at t says that a sequence begins at t. Running backwards, the boundary is crossed one step later:
+    on entering step t - 1.
+    """
+    if resets is None or not reverse:
+        return resets
+    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
 
 def select(condition: jax.Array | None, chosen: State, otherwise: State, *, default: bool = False) -> State:

@@ -17,12 +17,13 @@ the parameters, and in it a loop over steps. So reverse mode, forward mode, `vma
 from the same few lines, where `jax.custom_vjp` would lose forward mode.
 
 Several layers may advance in one loop. Then what one layer hands to the next is never stored, and neither is its
-cotangent: both live for one step, in the cache.
+cotangent: both live for one step, in the cache. So may both directions of a bidirectional layer: the products of a
+step are then twice the work, with half as many pauses between them.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,17 +33,19 @@ from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import linearised, loop
 from jaxrnn.ops.loop import Forward, Recurrence
 from jaxrnn.ops.planning import Plan, choose
+from jaxrnn.ops.reference import in_both_directions, one_by_one, restart_marks
 
 
 def unroll(
     cell: Cell,
     layers: Sequence[Parameters],
     x: jax.Array,  # [T, B, I]
-    states: Sequence[State],  # one per layer
+    states: Sequence[State],  # one per layer and direction
     valid: jax.Array | None,  # bool [T, B, 1]
-    restart: jax.Array | None,  # bool [T, B, 1]
+    resets: jax.Array | None,  # bool [T, B, 1]
     *,
-    reverse: bool,
+    reverse: bool = False,
+    bidirectional: bool = False,
     precision: lax.PrecisionLike,
     plan: Plan | None = None,
     forward: Forward = loop.run,
@@ -51,39 +54,99 @@ def unroll(
 
     `forward` is another way to run the loop; gradients are those of the linearised loop all the same.
     """
-    steps, rows, features = x.shape
-    if steps == 0:
-        return jnp.zeros((0, *states[-1].h.shape), states[-1].h.dtype), tuple(states)
-    size = steps, rows, features, layers[0]["weight_ih"].shape[0] // cell.gates
-    chosen = plan or choose(cell, *size, layers=len(layers), ragged=valid is not None)
-    if len(layers) > 1 and not chosen.together:
-        finals: tuple[State, ...] = ()
+    if x.shape[0] == 0:
+        width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
+        return jnp.zeros((0, x.shape[1], width), states[-1].h.dtype), tuple(states)
+    call = _Call(cell, valid, resets, precision, plan, forward)
+    if bidirectional:
+        return in_both_directions(call.both, layers, x, states)
+    return call.stack(reverse, layers, x, states)
+
+
+class _Call(NamedTuple):
+    """What the loops of one unroll have in common."""
+
+    cell: Cell
+    valid: jax.Array | None
+    resets: jax.Array | None
+    precision: lax.PrecisionLike
+    plan: Plan | None
+    forward: Forward
+
+    def stack(self, reverse, layers, x, states):
+        """Run layers in one direction, together or one after the other."""
+        plan = self._planned(layers, x)
+        if len(layers) == 1 or plan.together:
+            inputs = self._recurrence(reverse, layers, x, states)
+            (h,), (finals,) = self._unroll(plan, (reverse,), (inputs,))
+            return h, finals
+        finals = ()
         for params, state in zip(layers, states, strict=True):
-            x, final = unroll(
-                cell, [params], x, [state], valid, restart,
-                reverse=reverse, precision=precision, plan=plan, forward=forward,
-            )  # fmt: skip
+            x, final = self.stack(reverse, [params], x, [state])
             finals += final
         return x, finals
-    parameters = (loop.layer(cell, params, state) for params, state in zip(layers, states, strict=True))
-    inputs = Recurrence(x, tuple(parameters), tuple(states), valid, restart)
-    return _unroll(cell, chosen._replace(chunk=min(chosen.chunk, steps)), reverse, precision, forward, inputs)
+
+    def both(self, layers, x, states):
+        """Run the two directions of a layer, beside each other or one after the other."""
+        plan = self._planned(layers, x, directions=2)
+        if not plan.beside:
+            return one_by_one(self.stack)(layers, x, states)
+        ahead, back = (
+            self._recurrence(reverse, [params], x, [state])
+            for reverse, params, state in zip((False, True), layers, states, strict=True)
+        )
+        # The loop goes forward; what runs backwards is mirrored in time, before and after.
+        (h, mirrored), finals = self._unroll(plan, (False, True), (ahead, _mirrored(back)))
+        return (h, jnp.flip(mirrored, 0)), finals
+
+    def _unroll(self, plan, reverse, inputs):
+        return _unroll(self.cell, plan, reverse, self.precision, self.forward, inputs)
+
+    def _planned(self, layers, x, directions=1):
+        steps, rows, features = x.shape
+        size = steps, rows, features, layers[0]["weight_ih"].shape[0] // self.cell.gates
+        options = {
+            "layers": len(layers) // directions,
+            "directions": directions,
+            "ragged": self.valid is not None,
+        }
+        plan = self.plan or choose(self.cell, *size, **options)
+        return plan._replace(chunk=min(plan.chunk, steps))
+
+    def _recurrence(self, reverse, layers, x, states):
+        parameters = map(partial(loop.layer, self.cell), layers, states)
+        return Recurrence(
+            x, tuple(parameters), tuple(states), self.valid, restart_marks(self.resets, reverse)
+        )
+
+
+def _mirrored(inputs: Recurrence) -> Recurrence:
+    x, valid, restart = jax.tree.map(partial(jnp.flip, axis=0), (inputs.x, inputs.valid, inputs.restart))
+    return inputs._replace(x=x, valid=valid, restart=restart)
 
 
 def _unroll(
-    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, forward: Forward, inputs: Recurrence
-) -> tuple[jax.Array, tuple[State, ...]]:
-    steps, states = inputs.x.shape[0], inputs.states
+    cell: Cell,
+    plan: Plan,
+    reverse: tuple[bool, ...],
+    precision: lax.PrecisionLike,
+    forward: Forward,
+    inputs: tuple[Recurrence, ...],
+) -> tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]:
+    """Return what `recur` does, for any number of steps."""
+    steps, states = inputs[0].x.shape[0], tuple(one.states for one in inputs)
     rest = steps % plan.chunk
     if rest == 0:
         return recur(cell, plan, reverse, precision, forward, inputs)
-    main, tail = _split(inputs, steps - rest)
+    main, tail = zip(*(_split(one, steps - rest) for one in inputs), strict=True)
     parts = [(plan, main), (plan._replace(chunk=rest), tail)]
     outputs = []
-    for part_plan, part in reversed(parts) if reverse else parts:
-        h, states = recur(cell, part_plan, reverse, precision, forward, part._replace(states=states))
+    for part_plan, part in reversed(parts) if reverse[0] else parts:
+        part = tuple(one._replace(states=entering) for one, entering in zip(part, states, strict=True))
+        h, states = recur(cell, part_plan, reverse, precision, forward, part)
         outputs.append(h)
-    return jnp.concatenate(outputs[::-1] if reverse else outputs), states
+    in_order = outputs[::-1] if reverse[0] else outputs
+    return tuple(map(jnp.concatenate, zip(*in_order, strict=True))), states
 
 
 def _split(inputs: Recurrence, steps: int) -> tuple[Recurrence, Recurrence]:
@@ -100,9 +163,18 @@ def _split(inputs: Recurrence, steps: int) -> tuple[Recurrence, Recurrence]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3, 4))
 def recur(
-    cell: Cell, plan: Plan, reverse: bool, precision: lax.PrecisionLike, forward: Forward, inputs: Recurrence
-) -> tuple[jax.Array, tuple[State, ...]]:
-    """Return the last layer's h [T, B, R] and the final states of all; the plan's chunk divides T."""
+    cell: Cell,
+    plan: Plan,
+    reverse: tuple[bool, ...],
+    precision: lax.PrecisionLike,
+    forward: Forward,
+    inputs: tuple[Recurrence, ...],
+) -> tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]:
+    """Return, of each recurrence, its last layer's h [T, B, R] and all its final states; the chunk divides T.
+
+    `reverse` says which of them run from their last step to the first. The loop does as the first one; the arrays
+    of one that differs come, and go, mirrored in time.
+    """
     h, finals, _ = forward(cell, plan, reverse, precision, inputs, None)
     return h, finals
 

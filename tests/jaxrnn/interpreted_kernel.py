@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import cells, ops
+from jaxrnn import cells
 from jaxrnn.ops import pallas_gpu, reference, scan
 from jaxrnn.ops.pallas_gpu.tiles import Tiles
 from tests.jaxrnn.common import draw, draw_cell, rms_error, scalar
@@ -35,16 +35,16 @@ def problem(cell, tiles, dtype, rows, reverse, ragged):
     params, x, state = draw_cell(cell, rows, STEPS, FEATURES, hidden, dtype=jnp.dtype(dtype))
     params["weight_hh"] *= 4 / hidden**0.5
     state = jax.tree.map(lambda s: s.astype(jnp.float32), state)
-    valid = restart = None
+    valid = resets = None
     if ragged:
         random = np.random.default_rng(1)
         valid = jnp.arange(STEPS)[:, None, None] < jnp.asarray(random.integers(0, STEPS + 1, (rows, 1)))
-        restart = ops.restart_marks(jnp.asarray(random.random((STEPS, rows, 1)) < 0.3) & valid, reverse)
+        resets = jnp.asarray(random.random((STEPS, rows, 1)) < 0.3) & valid
 
     def run(unroll, params, x, state, **options):
         x = x.swapaxes(0, 1)
         options |= {"reverse": reverse, "precision": None}
-        h, (final,) = unroll(cell, [params], x, [state], valid, restart, **options)
+        h, (final,) = unroll(cell, [params], x, [state], valid, resets, **options)
         return h, final
 
     # In half precision, gradients of two programs differ by roundings; the scan's are those of the same program.

@@ -41,8 +41,8 @@ def compiled(unroll, cell, **masks):
     state = cell.state(*(jnp.zeros((B, H)) for _ in cell.state._fields))
 
     def loss(params, x):
-        valid, restart = masks.get("valid"), masks.get("restart")
-        h, _ = unroll(cell, [params], x, [state], valid, restart, reverse=False, precision=None)
+        valid, resets = masks.get("valid"), masks.get("resets")
+        h, _ = unroll(cell, [params], x, [state], valid, resets, reverse=False, precision=None)
         return jnp.square(h).mean()
 
     return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, jnp.zeros((T, B, I))).compile()
@@ -85,7 +85,7 @@ def test_a_training_step_is_smaller_than_that_of_the_plain_scan(cell):
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", LIMITS, ids=str)
 def test_ragged_rows_and_resets_add_few_kernels_to_a_step(cell):
-    marks = {"valid": jnp.ones((T, B, 1), bool), "restart": jnp.zeros((T, B, 1), bool)}
+    marks = {"valid": jnp.ones((T, B, 1), bool), "resets": jnp.zeros((T, B, 1), bool)}
     masked, plain = (innermost(loops(compiled(scan.unroll, cell, **m).as_text())) for m in (marks, {}))
     for with_masks, without in zip(masked, plain, strict=True):
         assert with_masks.products == without.products == 1

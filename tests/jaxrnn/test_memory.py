@@ -9,7 +9,7 @@ import pytest
 import jaxrnn
 
 PAGE_FAULTS = """
-import resource, sys
+import resource, statistics, sys
 import jax, jax.numpy as jnp
 from flax import nnx
 import jaxrnn
@@ -20,16 +20,17 @@ layer = jaxrnn.LSTM(1, 32, 2, rngs=nnx.Rngs(0))
 structure, weights = nnx.split(layer)
 step = jax.jit(jax.grad(lambda weights, x: jnp.square(nnx.merge(structure, weights)(x)[0]).mean()))
 x = jnp.ones((40, 1026, 1))
-for _ in range(5):
+faults = []
+for _ in range(25):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     jax.block_until_ready(step(weights, x))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    jax.block_until_ready(step(weights, x))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(statistics.median(faults[5:]))
 """
 
 
 def page_faults(how):
+    """Return those of a typical step: with memory kept, there still are steps at which the heap grows."""
     command = [sys.executable, "-c", PAGE_FAULTS, how]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return float(done.stdout)

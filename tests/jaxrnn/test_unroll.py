@@ -84,13 +84,13 @@ def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
     """Chunks of 1 to 5 of the 6 steps, with a remainder and without, and both ways to come by the sums."""
     plan = plan._replace(joined=plan.joined and cell.joinable)
     valid = (jnp.arange(T)[:, None] < EVERYTHING["lengths"])[..., None]
-    restart = ops.restart_marks(EVERYTHING["resets"].T[..., None] & valid, reverse)
+    resets = EVERYTHING["resets"].T[..., None] & valid
     options = {"reverse": reverse, "precision": None}
 
     def run(unroll, args, **given):
         def steps_first(params, x, state):
             x = jnp.where(valid, x.swapaxes(0, 1), 0)
-            h, final = unroll(cell, [params], x, [state], valid, restart, **options, **given)
+            h, final = unroll(cell, [params], x, [state], valid, resets, **options, **given)
             return jnp.where(valid, h, 0), final
 
         return values_and_gradients(steps_first, args)

@@ -1,4 +1,4 @@
-"""Layers unrolled together, in one loop or in several, mean what they mean one after the other."""
+"""Layers and directions unrolled in one loop mean what they mean one after the other."""
 
 from functools import partial
 
@@ -24,13 +24,19 @@ PLANS = {
     "apart": Plan(4, joined=False),
 }
 FAST_PLANS = (PLANS["chunks"], PLANS["step by step"])
+DIRECTIONS = {
+    "forward": {"reverse": False},
+    "reverse": {"reverse": True},
+    "both": {"bidirectional": True},
+}
 
 
-def stack(cell, layers=L, **shape):
+def stack(cell, layers=L, directions=1, **shape):
     """Draw layers of one cell; each but the first takes what the one below returns."""
-    features = [I, *[shape.get("projected") or H] * (layers - 1)]
+    width = (shape.get("projected") or H) * directions
+    features = [f for f in (I, *[width] * (layers - 1)) for _ in range(directions)]
     drawn = [draw_cell(cell, B, T, f, H, **shape) for f in features]
-    scaled = [jax.tree.map(lambda a, n=n: a * (1 - 0.3 * n), layer) for n, layer in enumerate(drawn)]
+    scaled = [jax.tree.map(lambda a, n=n: a * (1 - 0.2 * n), layer) for n, layer in enumerate(drawn)]
     return [params for params, _, _ in scaled], drawn[0][1], [state for _, _, state in scaled]
 
 
@@ -45,18 +51,18 @@ def assert_trees_close(ours, theirs, tolerance=SAME):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("plan", mostly_slow(PLANS.values(), fast=FAST_PLANS), ids=str)
-@pytest.mark.parametrize("reverse", mostly_slow([False, True], fast=(False,)), ids=["forward", "reverse"])
+@pytest.mark.parametrize("way", mostly_slow(DIRECTIONS, fast=("forward", "both")))
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
-def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
-    plan = plan._replace(joined=plan.joined and cell.joinable)
+def test_no_plan_changes_a_value_or_a_gradient(cell, way, plan):
+    plan = plan._replace(joined=plan.joined and cell.joinable, beside=plan.together)
     valid = (jnp.arange(T)[:, None] < LENGTHS)[..., None]
-    restart = ops.restart_marks(MARKS.T[..., None] & valid, reverse)
+    resets = MARKS.T[..., None] & valid
 
     def run(unroll, args, **given):
         def steps_first(layers, x, states):
             x = jnp.where(valid, x.swapaxes(0, 1), 0)
             h, finals = unroll(
-                cell, layers, x, states, valid, restart, reverse=reverse, precision=None, **given
+                cell, layers, x, states, valid, resets, precision=None, **DIRECTIONS[way], **given
             )
             return jnp.where(valid, h, 0), tuple(finals)
 
@@ -66,24 +72,26 @@ def test_no_plan_changes_a_value_or_a_gradient(cell, reverse, plan):
     def both(args):
         return run(scan.unroll, args, plan=plan), run(reference.unroll, args)
 
+    shape = {"layers": 2, "directions": 2} if way == "both" else {}
     for projected in (0, 2) if cell is cells.LSTM else (0,):
-        assert_trees_close(*both(stack(cell, projected=projected)))
+        assert_trees_close(*both(stack(cell, projected=projected, **shape)))
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["together", "beside"])
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.GRU,)), ids=str)
-def test_forward_mode_vmap_and_second_derivatives_work(cell, monkeypatch):
-    monkeypatch.setattr(
-        scan, "choose", lambda *size, layers, ragged: Plan(2, joined=False, together=layers > 1)
-    )
-    layers, x, states = stack(cell, layers=2)
+def test_forward_mode_vmap_and_second_derivatives_work(cell, bidirectional):
+    plan = Plan(2, joined=False, together=True, beside=True)
+    layers, x, states = stack(cell, layers=1, directions=2) if bidirectional else stack(cell, layers=2)
+    valid = (jnp.arange(T)[:, None] < LENGTHS)[..., None]
 
-    def run(implementation, layers, x, states):
-        return ops.unroll_layers(
-            cell, layers, x, states, lengths=LENGTHS, resets=MARKS, implementation=implementation
-        )
+    def run(unroll, layers, x, states):
+        options = {"bidirectional": bidirectional, "precision": None}
+        resets = MARKS.T[..., None] & valid
+        h, finals = unroll(cell, layers, x.swapaxes(0, 1), states, valid, resets, **options)
+        return jnp.where(valid, h, 0), finals
 
-    ours, theirs = (partial(run, name) for name in ("scan", "reference"))
+    ours, theirs = partial(run, partial(scan.unroll, plan=plan)), partial(run, reference.unroll)
 
     def tangent(f):
         direction = jax.tree.map(lambda a: jnp.asarray(draw(3, *a.shape)), (layers, x, states))
@@ -137,22 +145,54 @@ def test_two_directions_are_each_one_side_by_side(implementation):
     assert_trees_close((h, finals), (x, tuple(expected)))
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("way", DIRECTIONS)
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
-def test_a_padded_nan_reaches_no_layer(cell, plan, reverse):
-    plan = plan._replace(joined=plan.joined and cell.joinable)
-    layers, x, states = stack(cell, dtype=jnp.float32)
+def test_a_padded_nan_reaches_no_layer(cell, plan, way):
+    plan = plan._replace(joined=plan.joined and cell.joinable, beside=plan.together)
+    shape = {"layers": 2, "directions": 2} if way == "both" else {}
+    layers, x, states = stack(cell, dtype=jnp.float32, **shape)
     padding = jnp.arange(T)[None, :, None] >= LENGTHS[:, None, None]
 
     def run(layers, x, states):
         x, valid = jnp.where(padding, jnp.nan, x).swapaxes(0, 1), ~padding.swapaxes(0, 1)
-        options = {"reverse": reverse, "precision": None, "plan": plan}
+        options = {"precision": None, "plan": plan} | DIRECTIONS[way]
         h, finals = scan.unroll(cell, layers, x, states, valid, None, **options)
         return jnp.where(valid, h, 0), finals
 
     values, gradients = jax.jit(values_and_gradients, static_argnums=0)(run, (layers, x, states))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((values, gradients)))
+
+
+def test_directions_advance_beside_each_other_where_that_pays():
+    def beside(cell, rows, platform="cpu", directions=2):
+        return choose(cell, 100, rows, 60, 200, platform, directions=directions).beside
+
+    assert beside(cells.GRU, 32)
+    assert not beside(cells.GRU, 16)
+    assert beside(cells.LSTM, 64)
+    assert not beside(cells.LSTM, 32)
+    assert not beside(cells.TANH, 64)
+    assert not beside(cells.GRU, 32, directions=1)
+    assert not beside(cells.GRU, 32, "gpu")
+
+
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU], ids=str)
+def test_directions_beside_each_other_are_one_loop_of_two_products(cell):
+    (params, _), x, states = stack(cell, layers=1, directions=2, dtype=jnp.float32)
+
+    def innermost(plan):
+        def loss(layers, x):
+            options = {"bidirectional": True, "precision": None, "plan": plan}
+            h, _ = scan.unroll(cell, layers, x.swapaxes(0, 1), states, None, None, **options)
+            return jnp.square(h).mean()
+
+        program = jax.jit(jax.grad(loss)).lower([params, params], x).compile()
+        return [loop.products for loop in loops(program.as_text()) if loop.products]
+
+    beside, apart = (innermost(Plan(T, joined=cell.joinable, beside=both)) for both in (True, False))
+    assert apart == [1, 1, 1, 1]
+    assert beside == [2, 2]
 
 
 def test_layers_advance_together_where_that_pays():

@@ -20,7 +20,7 @@ PLANS = {
     "one step": Plan(1, joined=False),
     "chunks and a remainder": Plan(4, joined=True),
     "packed and unrolled": Plan(3, joined=False, packed=True, unroll=2),
-    "layers together": Plan(4, joined=True, together=True),
+    "layers together, directions beside each other": Plan(4, joined=True, together=True, beside=True),
 }
 
 
@@ -34,7 +34,7 @@ def planned(request):
     """Cut every unroll by one plan."""
     asked = []
 
-    def choose(cell, *size, layers, ragged):
+    def choose(cell, *size, layers, directions, ragged):
         asked.append(size)
         return request.param._replace(joined=request.param.joined and cell.joinable)
 

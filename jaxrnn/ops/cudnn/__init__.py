@@ -31,14 +31,14 @@ def unroll(
     x: jax.Array,  # [T, B, I]
     states: Sequence[State],  # one per layer and direction
     valid: jax.Array | None,  # bool [T, B, 1]
-    restart: jax.Array | None,  # bool [T, B, 1]
+    resets: jax.Array | None,  # bool [T, B, 1]
     *,
-    reverse: bool,
+    reverse: bool = False,
     bidirectional: bool = False,
     precision: lax.PrecisionLike,
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, D*H] of the last layer and all final states, as `reference.unroll` does."""
-    check(cell, layers, x, states, resets=restart is not None, precision=precision)
+    check(cell, layers, x, states, resets=resets is not None, precision=precision)
     lengths = None if valid is None else valid.sum(0)[:, 0]
     x = x.swapaxes(0, 1)
     if reverse:

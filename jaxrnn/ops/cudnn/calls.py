@@ -34,7 +34,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxrnn import cells
 from jaxrnn.ops import scan
-from jaxrnn.ops.reference import in_both_directions, without_padding
+from jaxrnn.ops.reference import without_padding
 
 Arrays = Sequence[Any]
 
@@ -153,19 +153,12 @@ def by_scan(
     steps = x.shape[1]
     valid = (jnp.arange(steps)[:, None] < lengths)[..., None] if stack.ragged else None
     precision = lax.Precision.DEFAULT if stack.tf32 else lax.Precision.HIGHEST
-
-    def run(layers, x, states, *, reverse):
-        y, finals = scan.unroll(
-            cells.LSTM, layers, x, states, valid, None, reverse=reverse, precision=precision
-        )
-        return without_padding(valid, y), finals
-
-    layers, states = unpack(stack, weights), [cells.LSTMState(*fields) for fields in zip(h, c, strict=True)]
-    x = x.swapaxes(0, 1)
-    if stack.directions == 1:
-        y, finals = run(layers, x, states, reverse=False)
-    else:
-        y, finals = in_both_directions(run, layers, x, states)
+    states = [cells.LSTMState(*fields) for fields in zip(h, c, strict=True)]
+    y, finals = scan.unroll(
+        cells.LSTM, unpack(stack, weights), x.swapaxes(0, 1), states, valid, None,
+        bidirectional=stack.directions == 2, precision=precision,
+    )  # fmt: skip
+    y = without_padding(valid, y)
     return y.swapaxes(0, 1), jnp.stack([s.h for s in finals]), jnp.stack([s.c for s in finals])
 
 

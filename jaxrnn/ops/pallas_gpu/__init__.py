@@ -49,17 +49,21 @@ def unroll(
     x: jax.Array,  # [T, B, I]
     states: Sequence[State],  # one per layer
     valid: jax.Array | None,  # bool [T, B, 1]
-    restart: jax.Array | None,  # bool [T, B, 1]
+    resets: jax.Array | None,  # bool [T, B, 1]
     *,
-    reverse: bool,
+    reverse: bool = False,
+    bidirectional: bool = False,
     precision: lax.PrecisionLike,
 ) -> tuple[jax.Array, tuple[State, ...]]:
-    """Return every step's ``h`` [T, B, H] of the last layer and all final states, as `reference.unroll` does.
+    """Return every step's ``h`` [T, B, D*H] of the last layer and all final states, as `reference.unroll` does.
 
-    Each layer is a kernel on a Hopper GPU.
+    Each direction of each layer is a kernel on a Hopper GPU.
     """
     _require_hopper()
-    return persistent(cell, layers, x, states, valid, restart, reverse=reverse, precision=precision)
+    return persistent(
+        cell, layers, x, states, valid, resets,
+        reverse=reverse, bidirectional=bidirectional, precision=precision,
+    )  # fmt: skip
 
 
 def persistent(
@@ -68,9 +72,10 @@ def persistent(
     x: jax.Array,
     states: Sequence[State],
     valid: jax.Array | None,
-    restart: jax.Array | None,
+    resets: jax.Array | None,
     *,
-    reverse: bool,
+    reverse: bool = False,
+    bidirectional: bool = False,
     precision: lax.PrecisionLike,
     tiles: Tiles | None = None,
     interpret: Any = None,
@@ -87,8 +92,8 @@ def persistent(
     tiles = tiles or plan_tiles(cell, rows, hidden, layers[0]["weight_hh"].dtype)
     plan = choose(cell, steps, rows, features, hidden, "gpu")._replace(packed=False)
     return scan.unroll(
-        cell, layers, x, states, valid, restart, reverse=reverse, precision=precision, plan=plan,
-        forward=_Forward(tiles, interpret),
+        cell, layers, x, states, valid, resets, reverse=reverse, bidirectional=bidirectional,
+        precision=precision, plan=plan, forward=_Forward(tiles, interpret),
     )  # fmt: skip
 
 
@@ -158,20 +163,21 @@ def _run(
     forward: _Forward,
     cell: Cell,
     plan: Any,
-    reverse: bool,
+    reverse: tuple[bool, ...],
     precision: lax.PrecisionLike,
     derivative: Derivative | None,
-    inputs: Recurrence,
-) -> tuple[jax.Array, tuple[State, ...], tuple[Left, ...]]:
-    """Return what `loop.run` returns for one layer, computed by the kernel."""
-    (layer,) = inputs.layers
-    operands = _operands(cell, forward.tiles, precision, inputs)
-    results = run_kernel(cell, forward.tiles, reverse, derivative, operands, interpret=forward.interpret)
+    inputs: tuple[Recurrence, ...],
+) -> loop.Results:
+    """Return what `loop.run` returns for one layer in one direction, computed by the kernel."""
+    (one,), (backwards,) = inputs, reverse
+    (layer,) = one.layers
+    operands = _operands(cell, forward.tiles, precision, one)
+    results = run_kernel(cell, forward.tiles, backwards, derivative, operands, interpret=forward.interpret)
     h, final, kept = jax.tree.map(
-        partial(_whole, rows=inputs.x.shape[1]), (results.h, results.final, results.kept)
+        partial(_whole, rows=one.x.shape[1]), (results.h, results.final, results.kept)
     )
     stored = derivative is not None and not loop.follows(derivative, layer)
-    return h, (final,), (Left(kept, h if stored else None),)
+    return (h,), ((final,),), ((Left(kept, h if stored else None),),)
 
 
 @_run.defjvp
