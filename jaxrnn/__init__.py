@@ -1,9 +1,10 @@
 """PyTorch's recurrent networks in JAX and Flax NNX."""
 
 from jaxrnn import cells, data, init, losses, models, ops, optim, sequence, train
+from jaxrnn.allocator import keep_memory
+from jaxrnn.bptt import Bias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
-from jaxrnn.memory import keep_memory
 from jaxrnn.sequence import PackedSequence
 from jaxrnn.streaming import stream
 
@@ -11,6 +12,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Bias",
     "GRUCell",
     "LSTMCell",
     "PackedSequence",
@@ -27,8 +29,11 @@ __all__ = [
     "ops",
     "optim",
     "save",
+    "scan_loss",
     "sequence",
     "state_dict",
     "stream",
     "train",
+    "truncated_bptt",
+    "truncation_bias",
 ]

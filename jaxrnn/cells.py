@@ -89,6 +89,7 @@ class Cell:
     step: Step
     own: tuple[tuple[str, int], ...] = ()  # (name, rows) of parameters [rows, H] that the step itself reads
     derivative: Derivative | None = None  # None: `jax.jvp` of the step
+    reads_h: bool = True  # False: step and derivative know h by its product with W_hh alone
 
     def __repr__(self) -> str:
         return f"<cell {self.name}>"
@@ -370,12 +371,14 @@ _IFGO = ("i", "f", "g", "o")
 TANH = Cell("RNN_TANH", ("a",), ("a",), HiddenState, tanh_step, (), Derivative(_keep_nothing, _tanh_tangent))
 RELU = Cell("RNN_RELU", ("a",), ("a",), HiddenState, relu_step, (), Derivative(_keep_nothing, _relu_tangent))
 LSTM = Cell(
-    "LSTM", _IFGO, _IFGO, LSTMState, lstm_step, (), Derivative(_lstm_keep, _lstm_tangent, _lstm_output)
-)
+    "LSTM", _IFGO, _IFGO, LSTMState, lstm_step, (), Derivative(_lstm_keep, _lstm_tangent, _lstm_output),
+    reads_h=False,
+)  # fmt: skip
 GRU = Cell(
     "GRU", ("r", "z", "n_x"), ("r", "z", "n_h"), HiddenState, gru_step, (), Derivative(_gru_keep, _gru_tangent)
 )  # fmt: skip
 PEEPHOLE_LSTM = Cell(
     "PEEPHOLE_LSTM", _IFGO, _IFGO, LSTMState, peephole_lstm_step, (("weight_ch", 3),),
     Derivative(_peephole_lstm_keep, _peephole_lstm_tangent, _lstm_output, _peephole_lstm_own_drive),
+    reads_h=False,
 )  # fmt: skip

@@ -10,7 +10,8 @@ They own parameters and torch's calling conventions; `jaxrnn.ops.unroll` does th
   `param_dtype` is the dtype they are stored in; `dtype` the one to compute in, whatever comes in (None: that of
   the parameters, and another input dtype is an error as in torch); `precision` that of the matrix products (on
   NVIDIA's GPUs, float32 is TensorFloat32 unless it is "highest"); `implementation` is explained at
-  `jaxrnn.ops.unroll`.
+  `jaxrnn.ops.unroll`; `memory` says what the backward pass keeps, from "gates" (the fastest) by "carry", "h" and
+  segments of so many steps to a budget like "2 GiB", see `jaxrnn.ops.memory.resolve`.
 * The layer drops between its layers unless `eval()` was called on it or on a module around it, with masks from
   the "dropout" stream of `rngs`. Final states are not dropped.
 * Every error of torch is raised with torch's text, followed by the remedy.

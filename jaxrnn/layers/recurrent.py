@@ -12,7 +12,9 @@ from jaxrnn import checks
 from jaxrnn.cells import Cell
 from jaxrnn.init import recurrent_uniform
 from jaxrnn.lengths import check_lengths
+from jaxrnn.ops import memory as memory_policies
 from jaxrnn.ops import unroll_layers
+from jaxrnn.ops.memory import Memory, Size
 from jaxrnn.sequence import PackedSequence
 
 
@@ -38,6 +40,7 @@ class RecurrentLayer(nnx.Module):
         param_dtype: Any,
         precision: jax.lax.PrecisionLike,
         implementation: str | None,
+        memory: Any,
     ) -> None:
         checks.check_flags(bias=bias, batch_first=batch_first)
         dropout = checks.check_dropout(dropout, num_layers)
@@ -48,6 +51,7 @@ class RecurrentLayer(nnx.Module):
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bool(bidirectional)
         self.dropout, self.deterministic = dropout, False
         self.dtype, self.precision, self.implementation = dtype, precision, implementation
+        self.memory = memory_policies.check(memory)
         for layer in range(num_layers):
             for suffix in self._suffixes:
                 for name, shape in self._shapes(layer).items():
@@ -124,6 +128,7 @@ class RecurrentLayer(nnx.Module):
 
     def _run(self, x, states, lengths, resets, masks):
         """Return the last layer's outputs [B, T, D*R] and all final states [L*D, B, features]."""
+        policy = self._memory_policy(x)
         given = [self.cell.state(*fields) for fields in zip(*states, strict=True)]
         finals: list[Any] = []
         # Layers between which nothing happens are given together: they may share a loop over time, or a call.
@@ -140,11 +145,18 @@ class RecurrentLayer(nnx.Module):
                 bidirectional=self.bidirectional,
                 precision=self.precision,
                 implementation=self.implementation,
+                memory=policy,
             )
             finals.extend(final)
             if masks and group[0] < self.num_layers - 1:
                 x = self._drop(x, masks[group[0]])
         return x, tuple(jnp.stack(field) for field in zip(*finals, strict=True))
+
+    def _memory_policy(self, x: jax.Array) -> Memory:
+        """Return what to keep for the backward pass: a budget is one for the whole layer."""
+        rows, steps, _ = x.shape
+        sizes = self.hidden_size, self.proj_size, len(self._suffixes), self.num_layers
+        return memory_policies.resolve(self.memory, Size(self.cell, steps, rows, *sizes, x.dtype))
 
     def _drop(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0

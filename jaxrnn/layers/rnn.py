@@ -36,6 +36,7 @@ class RNN(RecurrentLayer):
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
         implementation: str | None = None,
+        memory: Any = None,
     ):
         if nonlinearity not in NONLINEARITIES:
             raise ValueError(
@@ -47,6 +48,7 @@ class RNN(RecurrentLayer):
             NONLINEARITIES[nonlinearity],
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             rngs=rngs, dtype=dtype, param_dtype=param_dtype, precision=precision, implementation=implementation,
+            memory=memory,
         )  # fmt: skip
 
 
@@ -77,12 +79,14 @@ class LSTM(RecurrentLayer):
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
         implementation: str | None = None,
+        memory: Any = None,
     ):
         self.proj_size = proj_size
         self._build(
             cells.LSTM,
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             rngs=rngs, dtype=dtype, param_dtype=param_dtype, precision=precision, implementation=implementation,
+            memory=memory,
         )  # fmt: skip
 
 
@@ -108,11 +112,13 @@ class GRU(RecurrentLayer):
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
         implementation: str | None = None,
+        memory: Any = None,
     ):
         self._build(
             cells.GRU,
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             rngs=rngs, dtype=dtype, param_dtype=param_dtype, precision=precision, implementation=implementation,
+            memory=memory,
         )  # fmt: skip
 
 
@@ -139,9 +145,11 @@ class PeepholeLSTM(RecurrentLayer):
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
         implementation: str | None = None,
+        memory: Any = None,
     ):
         self._build(
             cells.PEEPHOLE_LSTM,
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             rngs=rngs, dtype=dtype, param_dtype=param_dtype, precision=precision, implementation=implementation,
+            memory=memory,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
 from jaxrnn.ops import cudnn, pallas_gpu, reference, scan
+from jaxrnn.ops.memory import Memory, Size, resolve
 
 ANYWHERE = {"reference": reference.unroll, "scan": scan.unroll}
 ON_GPUS = {"cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}  # of some cells and sizes
@@ -28,6 +30,7 @@ def unroll(
     reverse: bool = False,
     precision: lax.PrecisionLike = None,
     implementation: str | None = None,
+    memory: Any = None,
 ) -> tuple[Float[Array, "*B T R"], State]:
     """Apply `cell` along time; return its outputs [..., T, R] and the final state.
 
@@ -42,12 +45,13 @@ def unroll(
       "pallas", experimental (one kernel for all steps, on a Hopper GPU, see `jaxrnn.ops.pallas_gpu`); "reference";
       or None for the fastest that applies, "pallas" left out. Unless `precision` is HIGHEST, products on an NVIDIA
       GPU are TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA.
+    * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; "scan" only.
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """
     h, (final,) = unroll_layers(
         cell, [params], x, [state], lengths=lengths, resets=resets, reverse=reverse, precision=precision,
-        implementation=implementation,
+        implementation=implementation, memory=memory,
     )  # fmt: skip
     return h, final
 
@@ -64,6 +68,7 @@ def unroll_layers(
     bidirectional: bool = False,
     precision: lax.PrecisionLike = None,
     implementation: str | None = None,
+    memory: Any = None,
 ) -> tuple[Float[Array, "*B T R"], tuple[State, ...]]:
     """Apply layers of one cell, each to the outputs of the one below; return the last one's and all final states.
 
@@ -77,15 +82,31 @@ def unroll_layers(
             f"implementation={implementation!r} is not one of {sorted(IMPLEMENTATIONS)}. "
             "Leave it at None to let jaxrnn choose."
         )
+    directions = 2 if bidirectional else 1
+    size = Size(
+        cell, x.shape[-2], math.prod(x.shape[:-2]), layers[0]["weight_ih"].shape[0] // cell.gates,
+        projected_features=layers[0]["weight_hr"].shape[0] if "weight_hr" in layers[0] else 0,
+        directions=directions, layers=len(layers) // directions, dtype=x.dtype,
+    )  # fmt: skip
+    policy = resolve(memory, size)
+    if policy != Memory() and implementation not in (None, "scan"):
+        raise NotImplementedError(
+            f"memory={memory!r} is there in implementation='scan' alone, not in {implementation!r}. "
+            "Leave implementation at None."
+        )
     return _unroll(
-        cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets,
-        reverse=reverse, bidirectional=bidirectional, precision=precision, implementation=implementation,
+        cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets, reverse=reverse,
+        bidirectional=bidirectional, precision=precision, implementation=implementation, memory=policy,
     )  # fmt: skip
 
 
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
-@partial(jax.jit, static_argnames=("cell", "reverse", "bidirectional", "precision", "implementation"))
-def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional, precision, implementation):
+@partial(
+    jax.jit, static_argnames=("cell", "reverse", "bidirectional", "precision", "implementation", "memory")
+)
+def _unroll(
+    cell, layers, x, states, lengths, resets, *, reverse, bidirectional, precision, implementation, memory
+):
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
     x = x.reshape(rows, *x.shape[-2:])
@@ -97,11 +118,14 @@ def _unroll(cell, layers, x, states, lengths, resets, *, reverse, bidirectional,
         marks = resets.reshape(rows, steps).T[..., None]
         if valid is not None:  # a mark in the padding begins nothing
             marks = marks & valid
-    if implementation is None:
+    if implementation is None and memory == Memory():
         options = {"bidirectional": bidirectional, "resets": resets is not None, "precision": precision}
         implementation = "cudnn" if cudnn.is_chosen(cell, layers, x, states, **options) else "scan"
 
-    h, finals = IMPLEMENTATIONS[implementation](
+    run: Any = IMPLEMENTATIONS[implementation or "scan"]
+    if memory != Memory():
+        run = partial(run, memory=memory)
+    h, finals = run(
         cell, layers, x.swapaxes(0, 1), states, valid, marks,
         reverse=reverse, bidirectional=bidirectional, precision=precision,
     )  # fmt: skip

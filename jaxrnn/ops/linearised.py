@@ -14,7 +14,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cells import Cell, Derivative, Residuals, State, matmul
-from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, scan_chunks, unpacked
+from jaxrnn.ops.loop import Layer, Left, Recurrence, cut, output_dtype, scan_chunks, sums_of, unpacked
 from jaxrnn.ops.planning import Plan
 from jaxrnn.ops.reference import select, without_padding
 
@@ -55,11 +55,11 @@ def tangent(
         _Part(cell, plan, reverse[0], backwards, precision, *of_one)
         for backwards, *of_one in zip(reverse, inputs, d, d_own, left, strict=True)
     ]
-    linear_steps = [_linear_step(part) for part in parts]
+    linear_steps, dtypes = [_linear_step(part) for part in parts], [output_dtype(one) for one in inputs]
 
     def step(d_states, xs):
         d_states = tuple(f(d_state, x) for f, d_state, x in zip(linear_steps, d_states, xs, strict=True))
-        return d_states, tuple(layers[-1].h for layers in d_states)
+        return d_states, tuple(layers[-1].h.astype(t) for layers, t in zip(d_states, dtypes, strict=True))
 
     # Of all steps, only what is closed over and what is in `_Chunk` is kept for the backward pass. Without the
     # checkpoint, partial evaluation would compute and store whatever else does not depend on a tangent.
@@ -93,33 +93,25 @@ class _Part(NamedTuple):
 def _of_chunk(part: _Part, start: jax.Array, piece: _Chunk) -> Any:
     """Return what the linearised steps of a chunk need, each array [K, B, ...]."""
     cell, precision, derivative = part.cell, part.precision, part.cell.linearisation()
-    here = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, part.plan.chunk), part.left)
     below = without_padding(piece.valid, piece.x)
     dx = None if piece.dx is None else without_padding(piece.valid, piece.dx)
     drives, residuals = [], []
     for number, (layer, d_layer) in enumerate(zip(part.inputs.layers, part.d.layers, strict=True)):
-        kept = unpacked(here[number].kept, layer)
-        unprojected = derivative.output(kept, layer.own) if derivative.output else here[number].h
-        after = unprojected if here[number].h is None else here[number].h
-        entering = _entering(part, number, start, piece)
-        known = Residuals(kept, _before(after, entering, piece, part), after)
+        known = _residuals(part, number, start, piece, below)
         drive = _drive(cell, derivative, precision, layer, d_layer, below, dx, known)
         if d_layer.weight_hr is not None:
+            unprojected = derivative.output(known.kept, layer.own) if derivative.output else known.h_after
             drive = drive._replace(projected=matmul(unprojected, d_layer.weight_hr, precision))
         drives.append(drive)
         residuals.append(known)
-        below, dx = after, None
+        below, dx = known.h_after, None
     return drives, residuals, piece.valid, piece.restart
 
 
 def _linear_step(part: _Part) -> Callable[[Any, Any], Any]:
     """Return the step of the linearised loop: of the states' change and of a step's part of `_of_chunk`."""
-    cell, layers, precision, derivative = (
-        part.cell,
-        part.inputs.layers,
-        part.precision,
-        part.cell.linearisation(),
-    )
+    cell, layers, precision = part.cell, part.inputs.layers, part.precision
+    derivative = cell.linearisation()
     # From the second layer on, what comes from below is multiplied with h: both weights as one where they can be.
     weights = [
         jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1)
@@ -211,8 +203,52 @@ def _add_blocks(cell: Cell, drive: _Drive, blocks: dict[str, jax.Array], rows: t
     return drive._replace(wide=wide, only_x=only_x)
 
 
-def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, part: _Part) -> jax.Array:
-    """Return the h [K, B, R] with which each step of a chunk begins, given that after each step."""
+# What the forward loop left behind ---------------------------------------------------------------------------
+
+
+def _residuals(part: _Part, number: int, start: jax.Array, piece: _Chunk, below: jax.Array) -> Residuals:
+    """Return what the derivative of a layer may look at in a chunk, each [K, B, ...]; `below` is what enters it."""
+    cell, layer, left = part.cell, part.inputs.layers[number], part.left[number]
+    derivative, initial = cell.linearisation(), part.inputs.states[number]
+    if part.plan.keep != "gates":
+        assert left.h is not None
+        h, h_before = _stored(part, left.h, initial.h, start, piece)
+        sums = sums_of(cell, part.precision, layer, joined=cell.joinable)
+        pre = sums.of_step(sums.ahead(below), h_before)
+        if part.plan.keep == "carry":
+            fields = zip(left.rest, initial[1:], strict=True)
+            rest = tuple(
+                _stored(part, *of_field, start, piece)[1].astype(initial.h.dtype) for of_field in fields
+            )
+        else:
+            rest = _rest_again(part, number, start, piece, pre, h_before)
+        return Residuals(derivative.keep(pre, cell.state(h_before, *rest), layer.own), h_before, h)
+    if left.h is not None:
+        h, h_before = _stored(part, left.h, initial.h, start, piece)
+        return Residuals(unpacked(_slice(part, left.kept, start), layer), h_before, h)
+    assert derivative.output is not None
+    kept = unpacked(_slice(part, left.kept, start), layer)
+    h = derivative.output(kept, layer.own)
+    previous, inside = _previous(part, start)
+    if part.inputs.valid is not None:
+        inside = inside & _at(part.inputs.valid, previous)
+    of_previous = tuple(_at(array, previous) for array in left.kept)
+    entering = jnp.where(inside, derivative.output(unpacked(of_previous, layer), layer.own), initial.h)
+    return Residuals(kept, _before(part, h, entering, piece), h)
+
+
+def _stored(
+    part: _Part, of_all: jax.Array, initial: jax.Array, start: jax.Array, piece: _Chunk
+) -> tuple[jax.Array, jax.Array]:
+    """Return a field of the state after and before each step of a chunk, given that after all steps."""
+    after = _slice(part, of_all, start)
+    previous, inside = _previous(part, start)
+    entering = jnp.where(inside, _at(of_all, previous), initial.astype(of_all.dtype))
+    return after, _before(part, after, entering, piece)
+
+
+def _before(part: _Part, after: jax.Array, entering: jax.Array, piece: _Chunk) -> jax.Array:
+    """Return a field of the state [K, B, ...] before each step of a chunk, given that after each step."""
     # Backwards, padding comes first: until its first valid step, a row is as it was.
     if part.backwards and piece.valid is not None:
         after = jnp.where(piece.valid, after, entering)
@@ -223,23 +259,37 @@ def _before(after: jax.Array, entering: jax.Array, piece: _Chunk, part: _Part) -
     return before if piece.restart is None else jnp.where(piece.restart, 0, before)
 
 
-def _entering(part: _Part, number: int, start: jax.Array, piece: _Chunk) -> jax.Array:
-    """Return the h [B, R] of a layer with which a chunk begins."""
-    inputs, derivative = part.inputs, part.cell.linearisation()
-    layer, steps = inputs.layers[number], inputs.x.shape[0]
-    previous = start + piece.x.shape[0] if part.reverse else start - 1
-    inside = (previous >= 0) & (previous < steps)
+def _rest_again(
+    part: _Part, number: int, start: jax.Array, piece: _Chunk, pre: tuple[jax.Array, ...], h_before: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Return what the state holds beside h before each step of a chunk: the steps again, without their products."""
+    cell, own = part.cell, part.inputs.layers[number].own
+    entering = tuple(_at(field, start // part.plan.chunk) for field in part.left[number].rest)
+    if not entering:
+        return ()
 
-    def of_previous(array: jax.Array) -> jax.Array:
-        return lax.dynamic_index_in_dim(array, jnp.clip(previous, 0, steps - 1), keepdims=False)
+    def step(rest, xs):
+        pre, h, valid, restart = xs
+        before = select(restart, jax.tree.map(jnp.zeros_like, rest), rest)
+        after = cell.step(pre, cell.state(h, *before), own)[1:]
+        return select(valid, after, rest, default=True), before
 
-    kept, h = jax.tree.map(of_previous, part.left[number])
-    if h is None:
-        assert derivative.output is not None
-        h = derivative.output(unpacked(kept, layer), layer.own)
-        if inputs.valid is not None:
-            inside = inside & of_previous(inputs.valid)
-    return jnp.where(inside, h, inputs.states[number].h)
+    return lax.scan(step, entering, (pre, h_before, piece.valid, piece.restart), reverse=part.reverse)[1]
+
+
+def _slice(part: _Part, arrays: Any, start: jax.Array) -> Any:
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, part.plan.chunk), arrays)
+
+
+def _at(array: jax.Array, index: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(array, index, keepdims=False)
+
+
+def _previous(part: _Part, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the step before a chunk, as the loop goes, and whether there is one."""
+    previous = start + part.plan.chunk if part.reverse else start - 1
+    steps = part.inputs.x.shape[0]
+    return jnp.clip(previous, 0, steps - 1), (previous >= 0) & (previous < steps)
 
 
 def _sum(a: jax.Array | None, b: jax.Array | None) -> Any:

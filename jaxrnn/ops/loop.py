@@ -36,10 +36,13 @@ class Recurrence(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What the loop leaves behind of all steps of a layer, for the derivative, each [T, B, ...]."""
+    """What the loop leaves behind of a layer, for the derivative, each [T, B, ...]: see `Plan.keep`."""
 
     kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
     h: jax.Array | None  # after each step, where it does not follow from `kept`
+    rest: tuple[
+        jax.Array, ...
+    ] = ()  # other fields of the state: after each step, or before each chunk [T / K, B, H]
 
 
 # Of each recurrence: the last layer's h [T, B, R], all final states, and what the derivative needs of each layer.
@@ -83,14 +86,25 @@ def run(
             (part.ahead(x, valid), valid, restart)
             for part, (x, valid, restart) in zip(parts, xs, strict=True)
         ]
-        return lax.scan(step, states, ready, reverse=reverse[0], unroll=plan.unroll)
+        after, written = lax.scan(step, states, ready, reverse=reverse[0], unroll=plan.unroll)
+        if at_bounds:
+            written = tuple(
+                (h, tuple(map(_with_rest, left, of_one)))
+                for (h, left), of_one in zip(written, states, strict=True)
+            )
+        return after, written
 
+    at_bounds = derivative is not None and plan.keep == "h"
     states = tuple(one.states for one in inputs)
     xs = [(one.x, one.valid, one.restart) for one in inputs]
-    count = 1 if plan.joined else inputs[0].x.shape[0] // plan.chunk
+    count = 1 if plan.joined and not at_bounds else inputs[0].x.shape[0] // plan.chunk
     finals, written = scan_chunks(chunk, states, cut(xs, count), reverse[0])
     h, left = zip(*(part.read(*of_steps) for part, of_steps in zip(parts, written, strict=True)), strict=True)
     return h, finals, left
+
+
+def _with_rest(left: Left, state: State) -> Left:
+    return left._replace(rest=tuple(field[None] for field in state[1:]))
 
 
 class _Part(NamedTuple):
@@ -99,7 +113,7 @@ class _Part(NamedTuple):
     ahead: Callable[..., Any]  # of the x and the valid steps of a chunk, what its steps need of them
     step: Callable[
         ..., Any
-    ]  # of the states and what is needed, valid and restart of a step: new states, and what is written
+    ]  # of states and a step's (what is needed, valid, restart): states, and what is written
     read: Callable[..., Any]  # of what was written, the outputs and what is left for the derivative
 
 
@@ -108,12 +122,16 @@ def _part(
 ) -> _Part:
     last = len(inputs.layers) - 1
     zeros = jax.tree.map(jnp.zeros_like, inputs.states)
+    gates = derivative if plan.keep == "gates" else None
+    stored = [derivative is not None and not follows(gates, layer) for layer in inputs.layers]
     packed = [plan.packed and layer.weight_hr is None for layer in inputs.layers]
     # Where all that is kept is one array, h is computed from it after the loop: one write less in each step.
-    unwritten = derivative.output if derivative is not None and packed[last] else None
+    unwritten = gates.output if gates is not None and packed[last] else None
+    narrow = output_dtype(inputs)
+    stored_dtype = inputs.states[0].h.dtype if cell.reads_h else narrow
     joins = [plan.joined] + [cell.joinable] * last
     sums = [
-        (_joined if joined else _hoisted)(cell, precision, layer)
+        sums_of(cell, precision, layer, joined=joined)
         for joined, layer in zip(joins, inputs.layers, strict=True)
     ]
 
@@ -131,30 +149,39 @@ def _part(
             before = select(restart, zeros[number], state)
             pre = sums[number].of_step(entering, before.h)
             new = cell.step(pre, before, layer.own)
-            kept = derivative.keep(pre, before, layer.own) if derivative else ()
+            kept = gates.keep(pre, before, layer.own) if gates else ()
             if layer.weight_hr is not None:
                 new = new._replace(h=matmul(new.h, layer.weight_hr, precision))
             after.append(select(valid, new, state, default=True))
             left.append(Left(_packed(kept) if packed[number] else kept, None))
+            if derivative is not None and plan.keep == "carry":
+                left[-1] = left[-1]._replace(rest=tuple(field.astype(narrow) for field in after[-1][1:]))
             if number < last:
-                if derivative and not follows(derivative, layer):
-                    left[-1] = left[-1]._replace(h=after[-1].h)
+                if stored[number]:
+                    left[-1] = left[-1]._replace(h=after[-1].h.astype(stored_dtype))
                 entering = sums[number + 1].ahead(after[-1].h)
-        return tuple(after), (None if unwritten else after[-1].h, tuple(left))
+        h = None if unwritten else after[-1].h.astype(stored_dtype if stored[last] else narrow)
+        return tuple(after), (h, tuple(left))
 
     def read(h, left):
         if unwritten:
             h = unwritten(unpacked(left[last].kept, inputs.layers[last]), inputs.layers[last].own)
-        if derivative and not follows(derivative, inputs.layers[last]):
+        if stored[last]:
             left = (*left[:last], left[last]._replace(h=h))
         return h, left
 
     return _Part(ahead, step, read)
 
 
-def follows(derivative: Derivative, layer: Layer) -> bool:
-    """Tell whether a layer's h follows from what is kept of it."""
-    return derivative.output is not None and layer.weight_hr is None
+def output_dtype(inputs: Recurrence) -> Any:
+    """Return the dtype of the outputs: that of x, if all products are taken in it, else that of the state."""
+    same = all(layer.weight_hh.dtype == inputs.x.dtype for layer in inputs.layers)
+    return inputs.x.dtype if same else inputs.states[0].h.dtype
+
+
+def follows(gates: Derivative | None, layer: Layer) -> bool:
+    """Tell whether a layer's h follows from what is kept of its gates."""
+    return gates is not None and gates.output is not None and layer.weight_hr is None
 
 
 def _packed(kept: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -170,14 +197,19 @@ def unpacked(kept: tuple[jax.Array, ...], layer: Layer) -> tuple[jax.Array, ...]
     return tuple(part for array in kept for part in jnp.split(array, array.shape[-1] // width, axis=-1))
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """How the pre-activations of a layer come about."""
 
     ahead: Callable[[jax.Array], Any]  # of x [..., B, I], for any number of steps at once
     of_step: Callable[[Any, jax.Array], tuple[jax.Array, ...]]  # of that and h, the pre-activations of a step
 
 
-def _joined(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
+def sums_of(cell: Cell, precision: lax.PrecisionLike, layer: Layer, *, joined: bool) -> Sums:
+    """Return how a layer's pre-activations are computed."""
+    return (_joined if joined else _hoisted)(cell, precision, layer)
+
+
+def _joined(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> Sums:
     """One product per step, ``[x, h] [W_ih, W_hh]ᵀ``, for a cell whose two products enter the same sums."""
     weights = jnp.concatenate([layer.weight_ih, layer.weight_hh], axis=1).T
     bias = wide_bias(cell, layer)
@@ -186,10 +218,10 @@ def _joined(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
         product = matmul(jnp.concatenate([x, h.astype(x.dtype)], axis=-1), weights, precision, axis=0) + bias
         return tuple(jnp.split(product, cell.gates, -1))
 
-    return _Sums(lambda x: x, of_step)
+    return Sums(lambda x: x, of_step)
 
 
-def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
+def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> Sums:
     """``W_ih x + b`` for all steps of a chunk, and ``W_hh h`` in the loop.
 
     One array per gate: slicing gates out of one wide array inside the loop stops XLA's CPU compiler from
@@ -207,7 +239,7 @@ def _hoisted(cell: Cell, precision: lax.PrecisionLike, layer: Layer) -> _Sums:
         blocks = [b + late[name] if name in late else b for name, b in zip(cell.h_gates, blocks, strict=True)]
         return cell.sum_blocks(ahead, tuple(blocks))
 
-    return _Sums(ahead, of_step)
+    return Sums(ahead, of_step)
 
 
 def wide_bias(cell: Cell, layer: Layer) -> jax.Array | float:

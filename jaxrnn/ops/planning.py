@@ -33,6 +33,7 @@ GPU_UNROLL = 8
 # at a time, remain small beside what is kept of all steps.
 GPU_CHUNK_BYTES = 32 * 2**20
 GPU_CHUNK_STEPS = 64
+AGAIN_STEPS = 128  # of a chunk, at least, where its gates are computed again on an accelerator
 # From this many rows on, one product of [x, h] per step costs a network of several gates less than a projection
 # ahead of the loop, which is written, read and added. Below it, a step is bound by reading its weights.
 JOINED_ROWS = 4
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     unroll: steps in one round of the loop.
     together: several layers advance in one loop, each on what the one below has just returned.
     beside: both directions of a bidirectional layer advance in one loop.
+    keep: what is kept of each step, see `jaxrnn.ops.memory.Memory`; only this changes how much is computed.
     """
 
     chunk: int
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
     unroll: int = 1
     together: bool = False
     beside: bool = False
+    keep: str = "gates"
 
 
 def choose(
@@ -77,9 +80,15 @@ def choose(
     layers: int = 1,
     directions: int = 1,
     ragged: bool = False,
+    keep: str = "gates",
 ) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
     platform = platform or jax.default_backend()
+    if keep != "gates":  # a chunk's gates are computed again as one product
+        pre_activations = FLOAT32 * cell.gates * hidden_features * max(rows, 1)
+        least = LEAST_ROWS // max(rows, 1) if platform == "cpu" else AGAIN_STEPS
+        target = (CHUNK_BYTES if platform == "cpu" else GPU_CHUNK_BYTES) // max(pre_activations, 1)
+        return Plan(even_chunk(steps, max(target, least, 1)), False, keep=keep)
     if platform in ("gpu", "cuda", "rocm"):
         target = GPU_CHUNK_BYTES // max(FLOAT32 * cell.gates * hidden_features * rows, 1)
         chunk = even_chunk(steps, max(target, GPU_CHUNK_STEPS))

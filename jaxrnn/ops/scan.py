@@ -23,7 +23,7 @@ step are then twice the work, with half as many pauses between them.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,10 @@ from jax import lax
 from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import linearised, loop
 from jaxrnn.ops.loop import Forward, Recurrence
+from jaxrnn.ops.memory import Memory
 from jaxrnn.ops.planning import Plan, choose
 from jaxrnn.ops.reference import in_both_directions, one_by_one, restart_marks
+from jaxrnn.ops.segments import cut_in_two, in_segments
 
 
 def unroll(
@@ -47,6 +49,7 @@ def unroll(
     reverse: bool = False,
     bidirectional: bool = False,
     precision: lax.PrecisionLike,
+    memory: Memory | None = None,
     plan: Plan | None = None,
     forward: Forward = loop.run,
 ) -> tuple[jax.Array, tuple[State, ...]]:
@@ -57,42 +60,58 @@ def unroll(
     if x.shape[0] == 0:
         width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
         return jnp.zeros((0, x.shape[1], width), states[-1].h.dtype), tuple(states)
-    call = _Call(cell, valid, resets, precision, plan, forward)
+    call = _Call(cell, precision, memory or Memory(), plan, forward)
+    time = {reverse: (valid, restart_marks(resets, reverse)) for reverse in (False, True)}
     if bidirectional:
-        return in_both_directions(call.both, layers, x, states)
-    return call.stack(reverse, layers, x, states)
+        return in_both_directions(partial(call.both, time), layers, x, states)
+    return call.segments(reverse, layers, x, states, *time[reverse])
 
 
 class _Call(NamedTuple):
     """What the loops of one unroll have in common."""
 
     cell: Cell
-    valid: jax.Array | None
-    resets: jax.Array | None
     precision: lax.PrecisionLike
+    memory: Memory
     plan: Plan | None
     forward: Forward
 
-    def stack(self, reverse, layers, x, states):
+    def segments(self, reverse, layers, x, states, valid, restart):
+        """Run layers in one direction, segment by segment where the memory policy says so."""
+
+        def run(states, pieces):
+            h, finals = self.stack(reverse, layers, pieces[0], states, *pieces[1:])
+            return finals, h, ()
+
+        finals, h, _ = in_segments(
+            run, tuple(states), (x, valid, restart), self.memory.segments,
+            reverse=reverse, offload=self.memory.offload,
+        )  # fmt: skip
+        return h, finals
+
+    def stack(self, reverse, layers, x, states, valid, restart):
         """Run layers in one direction, together or one after the other."""
-        plan = self._planned(layers, x)
+        plan = self._planned(layers, x, ragged=valid is not None)
         if len(layers) == 1 or plan.together:
-            inputs = self._recurrence(reverse, layers, x, states)
+            parameters = tuple(map(partial(loop.layer, self.cell), layers, states))
+            inputs = Recurrence(x, parameters, tuple(states), valid, restart)
             (h,), (finals,) = self._unroll(plan, (reverse,), (inputs,))
             return h, finals
         finals = ()
         for params, state in zip(layers, states, strict=True):
-            x, final = self.stack(reverse, [params], x, [state])
+            x, final = self.stack(reverse, [params], x, [state], valid, restart)
             finals += final
         return x, finals
 
-    def both(self, layers, x, states):
+    def both(self, time, layers, x, states):
         """Run the two directions of a layer, beside each other or one after the other."""
-        plan = self._planned(layers, x, directions=2)
-        if not plan.beside:
-            return one_by_one(self.stack)(layers, x, states)
+        plan = self._planned(layers, x, directions=2, ragged=time[False][0] is not None)
+        if self.memory.segments or not plan.beside:
+            return one_by_one(lambda reverse, *of_one: self.segments(reverse, *of_one, *time[reverse]))(
+                layers, x, states
+            )
         ahead, back = (
-            self._recurrence(reverse, [params], x, [state])
+            Recurrence(x, (loop.layer(self.cell, params, state),), (state,), *time[reverse])
             for reverse, params, state in zip((False, True), layers, states, strict=True)
         )
         # The loop goes forward; what runs backwards is mirrored in time, before and after.
@@ -102,22 +121,12 @@ class _Call(NamedTuple):
     def _unroll(self, plan, reverse, inputs):
         return _unroll(self.cell, plan, reverse, self.precision, self.forward, inputs)
 
-    def _planned(self, layers, x, directions=1):
+    def _planned(self, layers, x, *, directions=1, ragged):
         steps, rows, features = x.shape
         size = steps, rows, features, layers[0]["weight_ih"].shape[0] // self.cell.gates
-        options = {
-            "layers": len(layers) // directions,
-            "directions": directions,
-            "ragged": self.valid is not None,
-        }
-        plan = self.plan or choose(self.cell, *size, **options)
+        options = {"layers": len(layers) // directions, "directions": directions, "ragged": ragged}
+        plan = self.plan or choose(self.cell, *size, keep=self.memory.keep, **options)
         return plan._replace(chunk=min(plan.chunk, steps))
-
-    def _recurrence(self, reverse, layers, x, states):
-        parameters = map(partial(loop.layer, self.cell), layers, states)
-        return Recurrence(
-            x, tuple(parameters), tuple(states), self.valid, restart_marks(self.resets, reverse)
-        )
 
 
 def _mirrored(inputs: Recurrence) -> Recurrence:
@@ -150,13 +159,8 @@ def _unroll(
 
 
 def _split(inputs: Recurrence, steps: int) -> tuple[Recurrence, Recurrence]:
-    """Cut time in two. `lax.split` is transposed into one concatenation, slices would be into sums."""
-    sizes = (steps, inputs.x.shape[0] - steps)
-
-    def cut(array: jax.Array | None) -> Any:
-        return (None, None) if array is None else lax.split(array, sizes)
-
-    parts = zip(cut(inputs.x), cut(inputs.valid), cut(inputs.restart), strict=True)
+    """Cut time in two."""
+    parts = cut_in_two((inputs.x, inputs.valid, inputs.restart), steps)
     main, tail = (inputs._replace(x=x, valid=valid, restart=restart) for x, valid, restart in parts)
     return main, tail
 
@@ -176,11 +180,16 @@ def recur(
     of one that differs come, and go, mirrored in time.
     """
     h, finals, _ = forward(cell, plan, reverse, precision, inputs, None)
-    return h, finals
+    return _as_outputs(h, inputs), finals
 
 
 @partial(recur.defjvp, symbolic_zeros=True)
 def _jvp(cell, plan, reverse, precision, forward, primals, tangents):
     (inputs,), (given,) = primals, tangents
     h, finals, left = forward(cell, plan, reverse, precision, inputs, cell.linearisation())
-    return (h, finals), linearised.tangent(cell, plan, reverse, precision, inputs, given, left)
+    tangent = linearised.tangent(cell, plan, reverse, precision, inputs, given, left)
+    return (_as_outputs(h, inputs), finals), tangent
+
+
+def _as_outputs(h: tuple[jax.Array, ...], inputs: tuple[Recurrence, ...]) -> tuple[jax.Array, ...]:
+    return tuple(array.astype(loop.output_dtype(one)) for array, one in zip(h, inputs, strict=True))
