@@ -62,7 +62,7 @@ def scan_loss(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction={reduction!r} is not one of 'mean', 'sum'.")
     pieces = _pieces(inputs, targets, resets, time_axis)
-    steps = len(pieces[0])
+    steps = len(jax.tree.leaves(pieces)[0])
     cuts = check_segments(math.isqrt(max(steps - 1, 0)) + 1 if segments is None else segments)
     call, weights, changing = _taken_apart(model)
     segment = partial(_segment, call, loss, lengths, reduction, time_axis)
@@ -71,8 +71,7 @@ def scan_loss(
         total, count, carried = segment(weights, carried, piece)
         return carried, (), (total, count)
 
-    carried = changing, state
-    totals = []
+    carried, totals = _Carried(jnp.int32(0), changing, state), []
     if state is None and steps > cuts[-1]:
         first, pieces = cut_in_two(pieces, cuts[-1])
         carried, _, total = jax.checkpoint(run)(carried, first)
@@ -81,10 +80,9 @@ def scan_loss(
         cuts = ()
     carried, _, total = in_segments(run, carried, pieces, cuts, offload=offload)
     totals.append(total)
-    changing, state = carried
-    _put_back(model, changing)
+    _put_back(model, carried.changing)
     value, count = jax.tree.map(lambda *parts: sum(parts), *totals)
-    return value / count if reduction == "mean" else value, state
+    return value / count if reduction == "mean" else value, carried.state
 
 
 def truncated_bptt(
@@ -117,7 +115,7 @@ def truncated_bptt(
     With k1 = k2 = T this is one step of full backpropagation through time.
     """
     pieces = _pieces(inputs, targets, resets, time_axis)
-    windows = _windows(len(pieces[0]), k1, k1 if k2 is None else k2)
+    windows = _windows(len(jax.tree.leaves(pieces)[0]), k1, k1 if k2 is None else k2)
     structure, arrays = nnx.split((model, optimizer))
     losses, arrays, state = _train(structure, loss, windows, time_axis, arrays, state, pieces)
     nnx.update((model, optimizer), arrays)
@@ -149,7 +147,7 @@ def truncation_bias(
     sequence, by `scan_loss`.
     """
     pieces = _pieces(inputs, targets, resets, time_axis)
-    windows = _windows(len(pieces[0]), k1, k1 if k2 is None else k2)
+    windows = _windows(len(jax.tree.leaves(pieces)[0]), k1, k1 if k2 is None else k2)
     call, weights, changing = _taken_apart(model)
 
     def full(weights):
@@ -220,15 +218,15 @@ def _window_loss(
     def part(carried, index):
         at = start + index * part_length
         piece = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, jnp.maximum(at, 0), part_length), pieces)
-        changing, state = carried
         if all_count:
-            state = lax.stop_gradient(state)
-        total, count, after = segment((changing, state), piece)
+            carried = carried._replace(state=lax.stop_gradient(carried.state))
+        total, count, after = segment(carried, piece)
         # Before the sequence there is nothing: the first windows have fewer parts.
         after = jax.tree.map(lambda new, old: jnp.where(at >= 0, new, old), after, carried)
-        return after, (total, count, after[1])
+        return after, (total, count, after.state)
 
-    (changing, state), (totals, counts, ends) = lax.scan(part, carried, jnp.arange(parts))
+    carried = _Carried(jnp.int32(0), *carried)
+    (_, changing, state), (totals, counts, ends) = lax.scan(part, carried, jnp.arange(parts))
     if not all_count:
         totals, counts = totals[-1:], counts[-1:]
     first = jax.tree.map(lambda states: states[-1 if all_count else 0], ends)
@@ -293,7 +291,7 @@ def _put_back(model: Model, changing: Tree) -> None:
 
 
 def _pieces(inputs: Tree, targets: Tree, resets: Any, time_axis: int) -> tuple[Tree, ...]:
-    """Return step numbers, inputs, targets and resets with time as their first axis."""
+    """Return inputs, targets and resets with time as their first axis."""
     given = {"inputs": inputs, "targets": targets, "resets": resets}
     sizes = {
         f"{name}{jax.tree_util.keystr(path)}": jnp.shape(array)
@@ -309,18 +307,26 @@ def _pieces(inputs: Tree, targets: Tree, resets: Any, time_axis: int) -> tuple[T
             "inputs, targets and resets should have the same number of steps, at least one, "
             f"along axis {time_axis}, got {sizes}."
         )
-    moved = jax.tree.map(lambda a: jnp.moveaxis(jnp.asarray(a), time_axis, 0), (inputs, targets, resets))
-    return (jnp.arange(steps.pop()), *moved)
+    return jax.tree.map(lambda a: jnp.moveaxis(jnp.asarray(a), time_axis, 0), (inputs, targets, resets))
+
+
+class _Carried(NamedTuple):
+    """What goes on from segment to segment."""
+
+    at: jax.Array  # steps so far, [] of int32
+    changing: Tree  # the model's random streams and whatever else is no parameter
+    state: Tree
 
 
 def _segment(call, loss, lengths, reduction, time_axis, weights, carried, piece):
     """Return the sum of a segment's losses, how many there are, and what goes on to the next."""
-    (changing, state), (times, *arrays) = carried, piece
-    inputs, targets, resets = jax.tree.map(partial(jnp.moveaxis, source=0, destination=time_axis), arrays)
+    steps = len(jax.tree.leaves(piece)[0])
+    inputs, targets, resets = jax.tree.map(partial(jnp.moveaxis, source=0, destination=time_axis), piece)
     options = {} if resets is None else {"resets": resets}
     if lengths is not None:
-        options["lengths"] = jnp.clip(lengths - times[0], 0, len(times))
-    changing, outputs, state = call(weights, changing, inputs, state, **options)
+        options["lengths"] = here = jnp.clip(lengths - carried.at, 0, steps)
+    changing, outputs, state = call(weights, carried.changing, inputs, carried.state, **options)
+    after = _Carried(carried.at + steps, changing, state)
     losses = loss(outputs, targets)
     if losses.ndim == 0 and (reduction == "mean" or lengths is not None):
         what = 'reduction="mean"' if lengths is None else "lengths"
@@ -330,7 +336,7 @@ def _segment(call, loss, lengths, reduction, time_axis, weights, carried, piece)
         )
     count = jnp.asarray(losses.size, jnp.float32)
     if lengths is not None:
-        valid = jnp.moveaxis(times[:, None] < lengths, 0, time_axis)
+        valid = jnp.moveaxis(jnp.arange(steps)[:, None] < here, 0, time_axis)
         if losses.shape[:2] != valid.shape:
             raise ValueError(
                 f"loss returned {losses.shape}, but with lengths it should begin with {valid.shape}."
@@ -339,4 +345,4 @@ def _segment(call, loss, lengths, reduction, time_axis, weights, carried, piece)
         losses = jnp.where(valid.reshape(*valid.shape, *[1] * (losses.ndim - 2)), losses, 0)
         count = jnp.sum(valid, dtype=jnp.float32) * each
     dtype = jnp.promote_types(losses.dtype, jnp.float32)
-    return jnp.sum(losses, dtype=dtype), count.astype(dtype), (changing, state)
+    return jnp.sum(losses, dtype=dtype), count.astype(dtype), after

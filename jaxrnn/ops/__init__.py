@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
 from jaxrnn.ops import cudnn, pallas_gpu, reference, scan
 from jaxrnn.ops.memory import Memory, Size, resolve
+from jaxrnn.ops.planning import target
 
 ANYWHERE = {"reference": reference.unroll, "scan": scan.unroll}
 ON_GPUS = {"cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}  # of some cells and sizes
@@ -97,16 +98,19 @@ def unroll_layers(
     return _unroll(
         cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets, reverse=reverse,
         bidirectional=bidirectional, precision=precision, implementation=implementation, memory=policy,
+        platform=target(),
     )  # fmt: skip
 
 
+_OPTIONS = ("reverse", "bidirectional", "precision", "implementation", "memory", "platform")
+
+
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
-@partial(
-    jax.jit, static_argnames=("cell", "reverse", "bidirectional", "precision", "implementation", "memory")
-)
+@partial(jax.jit, static_argnames=("cell", *_OPTIONS))
 def _unroll(
-    cell, layers, x, states, lengths, resets, *, reverse, bidirectional, precision, implementation, memory
-):
+    cell, layers, x, states, lengths, resets, *,
+    reverse, bidirectional, precision, implementation, memory, platform,
+):  # fmt: skip
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
     x = x.reshape(rows, *x.shape[-2:])
@@ -123,8 +127,8 @@ def _unroll(
         implementation = "cudnn" if cudnn.is_chosen(cell, layers, x, states, **options) else "scan"
 
     run: Any = IMPLEMENTATIONS[implementation or "scan"]
-    if memory != Memory():
-        run = partial(run, memory=memory)
+    if run is scan.unroll:
+        run = partial(run, memory=memory, platform=platform)
     h, finals = run(
         cell, layers, x.swapaxes(0, 1), states, valid, marks,
         reverse=reverse, bidirectional=bidirectional, precision=precision,

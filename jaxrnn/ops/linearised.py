@@ -278,7 +278,9 @@ def _rest_again(
 
 
 def _slice(part: _Part, arrays: Any, start: jax.Array) -> Any:
-    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, part.plan.chunk), arrays)
+    # As a chunk of chunks, not as steps of all: of the latter, a TPU's compiler makes a copy in another layout.
+    chunks = cut(arrays, part.inputs.x.shape[0] // part.plan.chunk)
+    return jax.tree.map(lambda a: _at(a, start // part.plan.chunk), chunks)
 
 
 def _at(array: jax.Array, index: jax.Array) -> jax.Array:

@@ -4,6 +4,9 @@ Results do not depend on a plan, only time and memory do. The constants were cho
 `docs/performance.md` uses; that page tells what was measured, and where.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
@@ -48,6 +51,24 @@ BESIDE_ROWS = 32
 BESIDE_ROWS_JOINED = 64
 
 
+_target: ContextVar[str | None] = ContextVar("platform to plan for", default=None)
+
+
+@contextmanager
+def planning_for(platform: str) -> Iterator[None]:
+    """Plan what is traced in here for "cpu", "gpu" or "tpu", as for compiling ahead of time."""
+    token = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def target() -> str:
+    """Return the platform to plan for: this process's, unless another was asked for."""
+    return _target.get() or jax.default_backend()
+
+
 class Plan(NamedTuple):
     """What an unroll may vary.
 
@@ -82,16 +103,16 @@ def choose(
     ragged: bool = False,
     keep: str = "gates",
 ) -> Plan:
-    """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of this process."""
-    platform = platform or jax.default_backend()
+    """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default `target()`."""
+    platform = platform or target()
     if keep != "gates":  # a chunk's gates are computed again as one product
         pre_activations = FLOAT32 * cell.gates * hidden_features * max(rows, 1)
         least = LEAST_ROWS // max(rows, 1) if platform == "cpu" else AGAIN_STEPS
-        target = (CHUNK_BYTES if platform == "cpu" else GPU_CHUNK_BYTES) // max(pre_activations, 1)
-        return Plan(even_chunk(steps, max(target, least, 1)), False, keep=keep)
+        wanted = (CHUNK_BYTES if platform == "cpu" else GPU_CHUNK_BYTES) // max(pre_activations, 1)
+        return Plan(even_chunk(steps, max(wanted, least, 1)), False, keep=keep)
     if platform in ("gpu", "cuda", "rocm"):
-        target = GPU_CHUNK_BYTES // max(FLOAT32 * cell.gates * hidden_features * rows, 1)
-        chunk = even_chunk(steps, max(target, GPU_CHUNK_STEPS))
+        wanted = GPU_CHUNK_BYTES // max(FLOAT32 * cell.gates * hidden_features * rows, 1)
+        chunk = even_chunk(steps, max(wanted, GPU_CHUNK_STEPS))
         return Plan(chunk, False, packed=True, unroll=min(GPU_UNROLL, chunk))
     if platform != "cpu":  # the gradients of all steps are one product
         return Plan(max(steps, 1), False)

@@ -50,6 +50,7 @@ def unroll(
     bidirectional: bool = False,
     precision: lax.PrecisionLike,
     memory: Memory | None = None,
+    platform: str | None = None,
     plan: Plan | None = None,
     forward: Forward = loop.run,
 ) -> tuple[jax.Array, tuple[State, ...]]:
@@ -60,7 +61,7 @@ def unroll(
     if x.shape[0] == 0:
         width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
         return jnp.zeros((0, x.shape[1], width), states[-1].h.dtype), tuple(states)
-    call = _Call(cell, precision, memory or Memory(), plan, forward)
+    call = _Call(cell, precision, memory or Memory(), platform, plan, forward)
     time = {reverse: (valid, restart_marks(resets, reverse)) for reverse in (False, True)}
     if bidirectional:
         return in_both_directions(partial(call.both, time), layers, x, states)
@@ -73,6 +74,7 @@ class _Call(NamedTuple):
     cell: Cell
     precision: lax.PrecisionLike
     memory: Memory
+    platform: str | None
     plan: Plan | None
     forward: Forward
 
@@ -125,7 +127,7 @@ class _Call(NamedTuple):
         steps, rows, features = x.shape
         size = steps, rows, features, layers[0]["weight_ih"].shape[0] // self.cell.gates
         options = {"layers": len(layers) // directions, "directions": directions, "ragged": ragged}
-        plan = self.plan or choose(self.cell, *size, keep=self.memory.keep, **options)
+        plan = self.plan or choose(self.cell, *size, self.platform, keep=self.memory.keep, **options)
         return plan._replace(chunk=min(plan.chunk, steps))
 
 

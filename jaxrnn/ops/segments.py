@@ -51,16 +51,29 @@ def in_segments(
 
     def segment(state: Tree, piece: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
         if offload:  # named here, not where it is handed over: https://github.com/openxla/xla/issues/17541
-            state = jax.tree.map(partial(checkpoint_name, name=_BOUND), state)
+            state = jax.tree.map(lambda a: checkpoint_name(a, _BOUND) if _is_float(a) else a, state)
         state, along_time, sums = in_segments(run, state, piece, inner, reverse=reverse)
         return state, (along_time, sums)
 
     policy = _ON_THE_HOST if offload else None
 
     def all_of(state: Tree, pieces: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
-        pieces = jax.tree.map(lambda a: a.reshape(-1, length, *a.shape[1:]), pieces)
-        again = jax.checkpoint(segment, prevent_cse=False, policy=policy)
-        state, (along_time, sums) = lax.scan(again, state, pieces, reverse=reverse)
+        # Cut as one array of segments, gradients come back as one. What has none, tokens above all, is sliced as it
+        # lies: [T, B] bytes cut so take sixteen times their memory on a TPU.
+        whole, structure = jax.tree.flatten(pieces)
+        floats = [a.reshape(-1, length, *a.shape[1:]) if _is_float(a) else None for a in whole]
+
+        @partial(jax.checkpoint, prevent_cse=False, policy=policy)
+        def again(state: Tree, number_and_floats: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
+            number, floats = number_and_floats
+            piece = [
+                lax.dynamic_slice_in_dim(a, number * length, length) if part is None else part
+                for a, part in zip(whole, floats, strict=True)
+            ]
+            return segment(state, jax.tree.unflatten(structure, piece))
+
+        numbers = jnp.arange(whole[0].shape[0] // length)
+        state, (along_time, sums) = lax.scan(again, state, (numbers, floats), reverse=reverse)
         joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), along_time)
         return state, (joined, jax.tree.map(partial(jnp.sum, axis=0), sums))
 
@@ -85,3 +98,7 @@ def cut_in_two(pieces: Tree, steps: int) -> tuple[Tree, Tree]:
     halves = [lax.split(array, (steps, array.shape[0] - steps)) for array in arrays]
     first, second = ([half[n] for half in halves] for n in range(2))
     return jax.tree.unflatten(structure, first), jax.tree.unflatten(structure, second)
+
+
+def _is_float(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)

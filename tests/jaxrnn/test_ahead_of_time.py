@@ -37,7 +37,7 @@ def counted(device, cell, dtype="float32", implementation="scan", rows=16, hidde
 
 def printed(module, *arguments):
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -114,3 +114,34 @@ def test_a_tpu_multiplies_once_per_step_of_each_loop_and_keeps_little(cell):
     assert forward["kernels"] <= in_forward
     assert backward["kernels"] <= in_backward
     assert forward["updates"] <= updates
+
+
+@pytest.fixture(scope="module")
+def long_sequences():
+    if not installed(COMPILERS["v5e"]):
+        pytest.skip("no compiler for v5e: pip install 'jaxrnn[aot]'")
+    return printed("tests.jaxrnn.long_ahead")
+
+
+FITTING = [
+    "gates, 100 thousand", "carry, 600 thousand", "h, 900 thousand", "segments, 419 million",
+    "two levels, a thousand million", "enwik8", "enwik8, offloaded",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_exact_backpropagation_this_far_fits_into_one_v5e(long_sequences, name):
+    assert long_sequences[name]["device_bytes"] < 15.75 * 2**30
+
+
+def test_what_does_not_fit_into_a_v5e_is_refused_by_its_compiler(long_sequences):
+    assert "RESOURCE_EXHAUSTED" in long_sequences["plain scan, 100 thousand"]["error"]
+
+
+def test_one_exact_gradient_through_100_million_bytes_needs_less_than_a_gibibyte(long_sequences):
+    found = long_sequences["enwik8"]
+    assert found["device_bytes"] < 2**30
+    bounds = 12_500_992 // 2048 * 8 * 2 * 512 * 2  # h and c at each, in bfloat16
+    offloaded = long_sequences["enwik8, offloaded"]
+    assert bounds <= offloaded["host_bytes"] <= 1.1 * bounds
+    assert found["host_bytes"] == 0

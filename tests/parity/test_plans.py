@@ -34,7 +34,7 @@ def planned(request):
     """Cut every unroll by one plan."""
     asked = []
 
-    def choose(cell, *size, layers, directions, ragged):
+    def choose(cell, *size, **options):
         asked.append(size)
         return request.param._replace(joined=request.param.joined and cell.joinable)
 
