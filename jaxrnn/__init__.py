@@ -2,7 +2,7 @@
 
 from jaxrnn import cells, data, init, losses, models, ops, optim, sequence, train
 from jaxrnn.allocator import keep_memory
-from jaxrnn.bptt import Bias, scan_loss, truncated_bptt, truncation_bias
+from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
 from jaxrnn.sequence import PackedSequence
@@ -12,13 +12,13 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
-    "Bias",
     "GRUCell",
     "LSTMCell",
     "PackedSequence",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
+    "TruncationBias",
     "cells",
     "data",
     "init",

@@ -15,10 +15,10 @@ from jaxrnn.ops.memory import check_segments
 from jaxrnn.ops.segments import cut_in_two, in_segments
 
 Tree = Any  # of arrays
-Model = Callable[
-    ..., tuple[Tree, Tree]
-]  # of inputs and a state (and lengths=, resets=): outputs and the next state
-Loss = Callable[[Tree, Tree], jax.Array]  # of outputs and targets: a loss per element, or their sum
+# Of inputs and a state (and lengths=, resets=): outputs and the next state.
+Model = Callable[..., tuple[Tree, Tree]]
+# Of outputs and targets: a loss per element, or their sum.
+Loss = Callable[[Tree, Tree], jax.Array]
 
 
 def scan_loss(
@@ -122,7 +122,7 @@ def truncated_bptt(
     return losses, state
 
 
-class Bias(NamedTuple):
+class TruncationBias(NamedTuple):
     """What truncation does to a gradient, over all parameters: 0 and 1 where it does nothing."""
 
     relative_error: float  # |truncated - full| / |full|
@@ -140,7 +140,7 @@ def truncation_bias(
     k2: int | None = None,
     resets: jax.Array | None = None,
     time_axis: int = 0,
-) -> Bias:
+) -> TruncationBias:
     """Return how far the gradient of `truncated_bptt` is from that of full backpropagation, at the present weights.
 
     The gradients of all windows are added up without an update between them, and compared with that of the whole
@@ -167,7 +167,7 @@ def truncation_bias(
         norms = [optax.tree.norm(tree) for tree in (error, truncated, exact)]
         return norms[0] / norms[2], optax.tree.vdot(truncated, exact) / (norms[1] * norms[2])
 
-    return Bias(*map(float, compare(weights)))
+    return TruncationBias(*map(float, compare(weights)))
 
 
 class _Windows(NamedTuple):

@@ -110,11 +110,12 @@ def _with_rest(left: Left, state: State) -> Left:
 class _Part(NamedTuple):
     """What one recurrence does in the loop."""
 
-    ahead: Callable[..., Any]  # of the x and the valid steps of a chunk, what its steps need of them
-    step: Callable[
-        ..., Any
-    ]  # of states and a step's (what is needed, valid, restart): states, and what is written
-    read: Callable[..., Any]  # of what was written, the outputs and what is left for the derivative
+    # Of the x and the valid steps of a chunk: what its steps need of them.
+    ahead: Callable[..., Any]
+    # Of the states, and of what is needed, valid and restart of a step: the new states, and what is written.
+    step: Callable[..., Any]
+    # Of what was written: the outputs, and what is left for the derivative.
+    read: Callable[..., Any]
 
 
 def _part(

@@ -494,7 +494,7 @@ def test_a_call_that_would_have_to_be_cut_is_refused_and_never_chosen(monkeypatc
 def test_a_symbolic_batch_is_refused_and_left_to_the_scan(monkeypatch):
     monkeypatch.setattr(cudnn, "_is_there", lambda: True)
     monkeypatch.setattr(
-        scan, "choose", lambda *_, layers, ragged: Plan(T, False)
+        scan, "choose", lambda *_, **options: Plan(T, False)
     )  # as on a GPU, where the batch does not matter
     params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
     (rows,) = jax.export.symbolic_shape("rows")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrnn import cells
+from jaxrnn import cells, ops
 from jaxrnn.ops import planning, scan
-from jaxrnn.ops.planning import Plan, choose, even_chunk
+from jaxrnn.ops.planning import Plan, choose, even_chunk, planning_for
 
 SIZES = list(itertools.product((1, 19, 128, 2048), (1, 4, 32, 1026), (1, 300), (16, 128, 512)))
 
@@ -71,3 +71,27 @@ def test_a_chunk_shrinks_where_it_would_carry_the_memory_over_the_allocators_lim
     plan = choose(cells.LSTM, steps, rows, features, hidden, "cpu")
     assert temporary(plan) < 32 * 2**20
     assert temporary(plan._replace(chunk=steps)) > 32 * 2**20
+
+
+def test_what_is_planned_for_another_platform_is_planned_for_it_alone():
+    params = {n: jnp.zeros(s) for n, s in cells.LSTM.parameter_shapes(8, 128).items()}
+    state = cells.LSTMState(jnp.zeros((64, 128)), jnp.zeros((64, 128)))
+
+    def gradient():  # a new function each time; the unroll within is compiled, and remembered, by itself
+        def loss(params):
+            return ops.unroll(cells.LSTM, params, jnp.zeros((64, 200, 8)), state)[0].sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params))
+
+    here = gradient()
+    with planning_for("tpu"):
+        there = gradient()
+    assert here.count("scan[") > there.count("scan[")  # no chunks there
+    assert gradient() == here
+
+
+def test_what_is_computed_again_is_computed_in_chunks_for_products():
+    for keep in ("carry", "h"):
+        plan = choose(cells.LSTM, 1000, 8, 64, 512, "tpu", keep=keep)
+        assert plan == Plan(500, joined=False, keep=keep)
+        assert choose(cells.LSTM, 128, 32, 64, 256, "cpu", keep=keep) == Plan(32, joined=False, keep=keep)

@@ -20,6 +20,7 @@ PLANS = {
     "one step": Plan(1, joined=False),
     "chunks and a remainder": Plan(4, joined=True),
     "packed and unrolled": Plan(3, joined=False, packed=True, unroll=2),
+    "gates computed again": Plan(3, joined=False, keep="h"),
     "layers together, directions beside each other": Plan(4, joined=True, together=True, beside=True),
 }
 
