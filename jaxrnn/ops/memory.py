@@ -123,9 +123,10 @@ def _named(memory: str, size: Size) -> Memory:
         if needed[policy] <= allowed:
             return policy
     leanest = min(needed, key=lambda policy: needed[policy])
+    name = f"segments={leanest.segments}" if leanest.segments else repr(leanest.keep)
     raise ValueError(
-        f"memory={memory!r} is too little for {size.steps} steps of a batch of {size.rows}: segments of "
-        f"{' and '.join(map(str, leanest.segments))} steps, the leanest policy, keep {needed[leanest]:,} bytes."
+        f"memory={memory!r} is too little for {size.steps} steps of a batch of {size.rows}: {name}, the leanest "
+        f"policy, keeps {needed[leanest]:,} bytes."
     )
 
 
@@ -187,13 +188,20 @@ def state_bytes(size: Size) -> int:
 
 def _step_bytes(keep: str, size: Size) -> int:
     """Return the bytes that one step of one row of one layer and direction leaves behind."""
+    cell, derivative = size.cell, size.cell.linearisation()
     carried, given = (jnp.dtype(d).itemsize for d in (carry_dtype(size.dtype), size.dtype))
-    h, *rest = size.cell.state_features(size.hidden_features, size.projected_features)
-    output = _output_bytes(size)
+    h, *rest = cell.state_features(size.hidden_features, size.projected_features)
+    output = stored = _output_bytes(size)
+    if cell.reads_h and carried > given:  # as it is carried, and beside it the output
+        stored += carried * h
     if keep == "gates":
-        return carried * size.hidden_features * kept_arrays(size.cell) + output
-    stored = carried * h if size.cell.reads_h else output
-    return stored + (given * sum(rest) if keep == "carry" else math.ceil(carried * sum(rest) / H_CHUNK))
+        follows = derivative.output is not None and not size.projected_features
+        return carried * size.hidden_features * kept_arrays(cell) + (output if follows else stored)
+    return stored + (
+        given * sum(rest)
+        if keep == "carry"
+        else math.ceil(carried * sum(rest) / min(H_CHUNK, max(size.steps, 1)))
+    )
 
 
 def kept_arrays(cell: Cell) -> int:
