@@ -51,10 +51,13 @@ def _v5e() -> Any:
     return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 
 
+# libtpu asks for the machine that it is not on, and keeps others from a device that it does not use.
+LIBTPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
 # Per device: its topology, the platform as the planner knows it, and the environment that its compiler needs.
 DEVICES: dict[str, tuple[Callable[[], Any], str, dict[str, str]]] = {
     "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS, "MOSAIC_GPU_DUMP_PTXAS": "1"}),
-    "v5e": (_v5e, "tpu", {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}),
+    "v5e": (_v5e, "tpu", LIBTPU),
 }
 
 

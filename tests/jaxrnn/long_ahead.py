@@ -8,10 +8,12 @@ import json
 import os
 import time
 
+from benchmarks.ahead import LIBTPU
+
 ROWS, FEATURES, HIDDEN, VOCABULARY = 8, 32, 512, 256
 ENWIK = 12_500_992  # steps of eight lanes through 100 007 936 bytes
 
-os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}
+os.environ |= LIBTPU | {"JAX_PLATFORMS": "cpu"}
 
 
 def main() -> None:
