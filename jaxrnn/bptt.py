@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax import lax
 
+from jaxrnn.lengths import check_lengths, length_mask
 from jaxrnn.ops.memory import check_segments
 from jaxrnn.ops.segments import cut_in_two, in_segments
 
@@ -64,6 +65,8 @@ def scan_loss(
     pieces = _pieces(inputs, targets, resets, time_axis)
     steps = len(jax.tree.leaves(pieces)[0])
     cuts = check_segments(math.isqrt(max(steps - 1, 0)) + 1 if segments is None else segments)
+    if lengths is not None:
+        lengths = check_lengths(lengths, jax.tree.leaves(pieces)[0].shape[1], steps)
     call, weights, changing = _taken_apart(model)
     segment = partial(_segment, call, loss, lengths, reduction, time_axis)
 
@@ -115,7 +118,7 @@ def truncated_bptt(
     With k1 = k2 = T this is one step of full backpropagation through time.
     """
     pieces = _pieces(inputs, targets, resets, time_axis)
-    windows = _windows(len(jax.tree.leaves(pieces)[0]), k1, k1 if k2 is None else k2)
+    windows = _windows(pieces, k1, k2)
     structure, arrays = nnx.split((model, optimizer))
     losses, arrays, state = _train(structure, loss, windows, time_axis, arrays, state, pieces)
     nnx.update((model, optimizer), arrays)
@@ -147,7 +150,7 @@ def truncation_bias(
     sequence, by `scan_loss`.
     """
     pieces = _pieces(inputs, targets, resets, time_axis)
-    windows = _windows(len(jax.tree.leaves(pieces)[0]), k1, k1 if k2 is None else k2)
+    windows = _windows(pieces, k1, k2)
     call, weights, changing = _taken_apart(model)
 
     def full(weights):
@@ -161,7 +164,7 @@ def truncation_bias(
 
     @jax.jit
     def compare(weights):
-        truncated = _summed(call, loss, windows, time_axis, weights, changing, state, pieces)
+        truncated = _mean_gradient(call, loss, windows, time_axis, weights, changing, state, pieces)
         exact = jax.grad(full)(weights)
         error = jax.tree.map(jnp.subtract, truncated, exact)
         norms = [optax.tree.norm(tree) for tree in (error, truncated, exact)]
@@ -182,7 +185,8 @@ class _Windows(NamedTuple):
     )
 
 
-def _windows(steps: int, k1: int, k2: int) -> _Windows:
+def _windows(pieces: Tree, k1: int, k2: int | None) -> _Windows:
+    steps, k2 = len(jax.tree.leaves(pieces)[0]), k1 if k2 is None else k2
     for name, value in (("k1", k1), ("k2", k2)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} should be a positive number of steps, got {value!r}.")
@@ -253,7 +257,7 @@ def _train(structure, loss, windows, time_axis, arrays, state, pieces):
     return losses, arrays, state
 
 
-def _summed(call, loss, windows, time_axis, weights, changing, state, pieces):
+def _mean_gradient(call, loss, windows, time_axis, weights, changing, state, pieces):
     """Return the mean over all windows of their truncated gradients."""
     gradient = jax.grad(partial(_window_loss, call, loss, windows, time_axis), has_aux=True)
 
@@ -336,7 +340,7 @@ def _segment(call, loss, lengths, reduction, time_axis, weights, carried, piece)
         )
     count = jnp.asarray(losses.size, jnp.float32)
     if lengths is not None:
-        valid = jnp.moveaxis(jnp.arange(steps)[:, None] < here, 0, time_axis)
+        valid = jnp.moveaxis(length_mask(here, steps), 1, time_axis)
         if losses.shape[:2] != valid.shape:
             raise ValueError(
                 f"loss returned {losses.shape}, but with lengths it should begin with {valid.shape}."

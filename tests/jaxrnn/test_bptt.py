@@ -209,6 +209,22 @@ def test_what_has_no_meaning_is_refused(change, says):
         jaxrnn.scan_loss(model, loss, inputs, targets, **given)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("lengths", "error", "says"),
+    [
+        ([T + 1, 2, 3], ValueError, "13"),
+        ([1.0, 2.0, 3.0], TypeError, "integers"),
+        ([1, 2], RuntimeError, "batch_size"),
+    ],
+)
+def test_lengths_are_checked_as_a_layer_checks_them(lengths, error, says):
+    with pytest.raises(error, match=says):
+        jaxrnn.scan_loss(
+            ByteModel(jaxrnn.GRU), cross_entropy, tokens(0), tokens(1), segments=4, lengths=lengths
+        )
+
+
 # Truncated -------------------------------------------------------------------------------------------------
 
 
