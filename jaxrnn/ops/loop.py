@@ -40,9 +40,8 @@ class Left(NamedTuple):
 
     kept: tuple[jax.Array, ...]  # `Derivative.keep` of each step
     h: jax.Array | None  # after each step, where it does not follow from `kept`
-    rest: tuple[
-        jax.Array, ...
-    ] = ()  # other fields of the state: after each step, or before each chunk [T / K, B, H]
+    # Other fields of the state: after each step, or before each chunk, [T / K, B, H].
+    rest: tuple[jax.Array, ...] = ()
 
 
 # Of each recurrence: the last layer's h [T, B, R], all final states, and what the derivative needs of each layer.
