@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from benchmarks.checking import Results, WrongResultError, check, flaw
 from benchmarks.contenders import features, ours, peers_of
 from benchmarks.contenders.contender import Contender, UnsupportedError
 from benchmarks.jobs import OURS, Job
+from benchmarks.machine import peak_bytes
 from benchmarks.timing import Rounds, measure, ratio
 
 
@@ -41,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
         "ratio_is": "contender / jaxrnn" if job.features else "jaxrnn / contender",
         "contenders": [_entry(each, rounds, job) for each in found],
         "skipped": skipped,
-        "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "process_peak_bytes": peak_bytes(),
     }
 
 

@@ -8,12 +8,13 @@ stays below the same 2 GiB. ``python -m benchmarks.long_run OUT jaxrnn 1000000``
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import describe, peak_bytes
 
 FEATURES, HIDDEN = 8, 128
 SHORT, LONG = 10_000, 1_000_000
@@ -74,7 +75,7 @@ def train(library: str, steps: int) -> dict[str, Any]:
     return {
         "library": library,
         "steps": steps,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "microseconds_per_step": 1e6 * float(np.median(seconds[1:])) / steps,
         "losses": losses[:3],
     }
@@ -107,8 +108,6 @@ def main() -> None:
     if single:
         print(json.dumps(train(single[0], int(single[1]))))
         return
-    from benchmarks.machine import describe
-
     runs = [in_a_process("jaxrnn", SHORT), in_a_process("jaxrnn", LONG)]
     runs += [in_a_process("flax.nnx", SHORT), longest("flax.nnx")]
     Path(out).write_text(json.dumps({"machine": describe(), "hidden": HIDDEN, "runs": runs}, indent=1) + "\n")
