@@ -11,13 +11,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
-from jaxrnn.ops import cudnn, pallas_gpu, reference, scan
+from jaxrnn.ops import cudnn, pallas_gpu, pallas_tpu, reference, scan
 from jaxrnn.ops.memory import Memory, Size, resolve
-from jaxrnn.ops.planning import target
+from jaxrnn.ops.planning import Target, target
 
-ANYWHERE = {"reference": reference.unroll, "scan": scan.unroll}
-ON_GPUS = {"cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}  # of some cells and sizes
-IMPLEMENTATIONS = ANYWHERE | ON_GPUS
+ANYWHERE = ("reference", "scan")
+OF_SOME = ("cudnn", "pallas")  # platforms, cells and sizes
+IMPLEMENTATIONS = ANYWHERE + OF_SOME
 
 
 def unroll(
@@ -43,10 +43,11 @@ def unroll(
       either direction. The first sequence of a row starts from `state`, the others from zeros.
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
     * `implementation`: "scan"; "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
-      "pallas", experimental (one kernel for all steps, on a Hopper GPU, see `jaxrnn.ops.pallas_gpu`); "reference";
-      or None for the fastest that applies, "pallas" left out. Unless `precision` is HIGHEST, products on an NVIDIA
-      GPU are TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA.
-    * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; "scan" only.
+      "pallas" (one kernel for all steps: on a TPU, see `jaxrnn.ops.pallas_tpu`; on a Hopper GPU, experimental, see
+      `jaxrnn.ops.pallas_gpu`); "reference"; or None for the fastest that applies, "pallas" on TPUs only. Unless
+      `precision` is HIGHEST, products on an NVIDIA GPU are TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA,
+      and on a TPU bfloat16.
+    * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; by "scan", and "pallas" on a TPU.
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """
@@ -90,26 +91,28 @@ def unroll_layers(
         directions=directions, layers=len(layers) // directions, dtype=x.dtype,
     )  # fmt: skip
     policy = resolve(memory, size)
-    if policy != Memory() and implementation not in (None, "scan"):
+    planned_for = target()
+    on_tpu = implementation == "pallas" and planned_for.platform == "tpu"
+    if policy != Memory() and implementation not in (None, "scan") and not on_tpu:
         raise NotImplementedError(
-            f"memory={memory!r} is there in implementation='scan' alone, not in {implementation!r}. "
-            "Leave implementation at None."
+            f"memory={memory!r} is there in implementation='scan', and in 'pallas' on a TPU, not in "
+            f"{implementation!r}. Leave implementation at None."
         )
     return _unroll(
         cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets, reverse=reverse,
         bidirectional=bidirectional, precision=precision, implementation=implementation, memory=policy,
-        platform=target(),
+        target=planned_for,
     )  # fmt: skip
 
 
-_OPTIONS = ("reverse", "bidirectional", "precision", "implementation", "memory", "platform")
+_OPTIONS = ("reverse", "bidirectional", "precision", "implementation", "memory", "target")
 
 
 # Compiled here, so that a call outside `jax.jit` is traced once and not at every call.
 @partial(jax.jit, static_argnames=("cell", *_OPTIONS))
 def _unroll(
     cell, layers, x, states, lengths, resets, *,
-    reverse, bidirectional, precision, implementation, memory, platform,
+    reverse, bidirectional, precision, implementation, memory, target,
 ):  # fmt: skip
     *batch, steps, _ = x.shape
     dtype, carried, rows = x.dtype, carry_dtype(x.dtype), math.prod(batch)
@@ -122,17 +125,30 @@ def _unroll(
         marks = resets.reshape(rows, steps).T[..., None]
         if valid is not None:  # a mark in the padding begins nothing
             marks = marks & valid
-    if implementation is None and memory == Memory():
-        options = {"bidirectional": bidirectional, "resets": resets is not None, "precision": precision}
-        implementation = "cudnn" if cudnn.is_chosen(cell, layers, x, states, **options) else "scan"
-
-    run: Any = IMPLEMENTATIONS[implementation or "scan"]
-    if run is scan.unroll:
-        run = partial(run, memory=memory, platform=platform)
-    h, finals = run(
-        cell, layers, x.swapaxes(0, 1), states, valid, marks,
-        reverse=reverse, bidirectional=bidirectional, precision=precision,
-    )  # fmt: skip
+    options = {"reverse": reverse, "bidirectional": bidirectional, "precision": precision}
+    if implementation is None:
+        implementation = _choose(cell, layers, x, states, resets is not None, memory, target, options)
+    run = _unroll_by(implementation, memory, target)
+    h, finals = run(cell, layers, x.swapaxes(0, 1), states, valid, marks, **options)
     h = reference.without_padding(valid, h)
     outputs = h.swapaxes(0, 1).reshape(*batch, steps, h.shape[-1]).astype(dtype)
     return outputs, jax.tree.map(lambda s: s.reshape(*batch, s.shape[-1]).astype(dtype), finals)
+
+
+def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
+    """Return the implementation that should be the fastest of those that serve a request."""
+    precision = options["precision"]
+    if pallas_tpu.is_chosen(cell, layers, x.swapaxes(0, 1), states, precision=precision, target=target):
+        return "pallas"
+    like = {"bidirectional": options["bidirectional"], "resets": resets, "precision": precision}
+    if memory == Memory() and cudnn.is_chosen(cell, layers, x, states, **like):
+        return "cudnn"
+    return "scan"
+
+
+def _unroll_by(implementation: str, memory: Memory, target: Target) -> Any:
+    if implementation == "scan":
+        return partial(scan.unroll, memory=memory, platform=target.platform)
+    if implementation == "pallas" and target.platform == "tpu":
+        return partial(pallas_tpu.unroll, memory=memory, target=target)
+    return {"reference": reference.unroll, "cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}[implementation]

@@ -51,22 +51,38 @@ BESIDE_ROWS = 32
 BESIDE_ROWS_JOINED = 64
 
 
-_target: ContextVar[str | None] = ContextVar("platform to plan for", default=None)
+class Target(NamedTuple):
+    """What is planned for."""
+
+    platform: str  # "cpu", "gpu" or "tpu"
+    kind: str | None = None  # of a TPU, as JAX calls it, "TPU v5 lite"; None: any
+    devices: int = 1
+
+
+_target: ContextVar[Target | None] = ContextVar("what to plan for", default=None)
 
 
 @contextmanager
-def planning_for(platform: str) -> Iterator[None]:
-    """Plan what is traced in here for "cpu", "gpu" or "tpu", as for compiling ahead of time."""
-    token = _target.set(platform)
+def planning_for(platform: str, kind: str | None = None) -> Iterator[None]:
+    """Plan what is traced in here for one "cpu", "gpu" or "tpu", as for compiling ahead of time.
+
+    `kind` is that of the device, `jax.Device.device_kind`.
+    """
+    token = _target.set(Target(platform, kind))
     try:
         yield
     finally:
         _target.reset(token)
 
 
-def target() -> str:
-    """Return the platform to plan for: this process's, unless another was asked for."""
-    return _target.get() or jax.default_backend()
+def target() -> Target:
+    """Return what to plan for: this process's devices, unless others were asked for."""
+    wanted = _target.get()
+    if wanted is not None:
+        return wanted
+    platform = jax.default_backend()
+    kind = jax.local_devices()[0].device_kind if platform == "tpu" else None
+    return Target(platform, kind, jax.device_count())
 
 
 class Plan(NamedTuple):
@@ -103,8 +119,8 @@ def choose(
     ragged: bool = False,
     keep: str = "gates",
 ) -> Plan:
-    """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default `target()`."""
-    platform = platform or target()
+    """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of `target()`."""
+    platform = platform or target().platform
     if keep != "gates":  # a chunk's gates are computed again as one product
         pre_activations = FLOAT32 * cell.gates * hidden_features * max(rows, 1)
         least = LEAST_ROWS // max(rows, 1) if platform == "cpu" else AGAIN_STEPS

@@ -21,7 +21,7 @@ cotangent: both live for one step, in the cache. So may both directions of a bid
 step are then twice the work, with half as many pauses between them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -36,6 +36,19 @@ from jaxrnn.ops.memory import Memory
 from jaxrnn.ops.planning import Plan, choose
 from jaxrnn.ops.reference import in_both_directions, one_by_one, restart_marks
 from jaxrnn.ops.segments import cut_in_two, in_segments
+
+Outputs = tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]
+# Of a cell, a plan, reverse, precision and inputs, of steps that the chunk divides: what `recur` returns.
+Recur = Callable[[Cell, Plan, tuple[bool, ...], lax.PrecisionLike, tuple[Recurrence, ...]], Outputs]
+
+
+def by_loop(forward: Forward = loop.run) -> Recur:
+    """Return the recurrence whose gradients are those of the linearised loop, however the forward loop is run."""
+
+    def run(cell, plan, reverse, precision, inputs):
+        return recur(cell, plan, reverse, precision, forward, inputs)
+
+    return run
 
 
 def unroll(
@@ -52,16 +65,17 @@ def unroll(
     memory: Memory | None = None,
     platform: str | None = None,
     plan: Plan | None = None,
-    forward: Forward = loop.run,
+    choose: Callable[..., Plan] = choose,
+    run: Recur | None = None,
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, R] of the last layer and all final states, as `reference.unroll` does.
 
-    `forward` is another way to run the loop; gradients are those of the linearised loop all the same.
+    `choose` makes the plan, where none is given; `run` is another way to compute a recurrence.
     """
     if x.shape[0] == 0:
         width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
         return jnp.zeros((0, x.shape[1], width), states[-1].h.dtype), tuple(states)
-    call = _Call(cell, precision, memory or Memory(), platform, plan, forward)
+    call = _Call(cell, precision, memory or Memory(), platform, plan, choose, run or by_loop())
     time = {reverse: (valid, restart_marks(resets, reverse)) for reverse in (False, True)}
     if bidirectional:
         return in_both_directions(partial(call.both, time), layers, x, states)
@@ -76,7 +90,8 @@ class _Call(NamedTuple):
     memory: Memory
     platform: str | None
     plan: Plan | None
-    forward: Forward
+    choose: Callable[..., Plan]
+    run: Recur
 
     def segments(self, reverse, layers, x, states, valid, restart):
         """Run layers in one direction, segment by segment where the memory policy says so."""
@@ -121,13 +136,13 @@ class _Call(NamedTuple):
         return (h, jnp.flip(mirrored, 0)), finals
 
     def _unroll(self, plan, reverse, inputs):
-        return _unroll(self.cell, plan, reverse, self.precision, self.forward, inputs)
+        return _unroll(self.run, self.cell, plan, reverse, self.precision, inputs)
 
     def _planned(self, layers, x, *, directions=1, ragged):
         steps, rows, features = x.shape
         size = steps, rows, features, layers[0]["weight_ih"].shape[0] // self.cell.gates
         options = {"layers": len(layers) // directions, "directions": directions, "ragged": ragged}
-        plan = self.plan or choose(self.cell, *size, self.platform, keep=self.memory.keep, **options)
+        plan = self.plan or self.choose(self.cell, *size, self.platform, keep=self.memory.keep, **options)
         return plan._replace(chunk=min(plan.chunk, steps))
 
 
@@ -137,24 +152,24 @@ def _mirrored(inputs: Recurrence) -> Recurrence:
 
 
 def _unroll(
+    run: Recur,
     cell: Cell,
     plan: Plan,
     reverse: tuple[bool, ...],
     precision: lax.PrecisionLike,
-    forward: Forward,
     inputs: tuple[Recurrence, ...],
-) -> tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]:
-    """Return what `recur` does, for any number of steps."""
+) -> Outputs:
+    """Return what `run` does, for any number of steps."""
     steps, states = inputs[0].x.shape[0], tuple(one.states for one in inputs)
     rest = steps % plan.chunk
     if rest == 0:
-        return recur(cell, plan, reverse, precision, forward, inputs)
+        return run(cell, plan, reverse, precision, inputs)
     main, tail = zip(*(_split(one, steps - rest) for one in inputs), strict=True)
     parts = [(plan, main), (plan._replace(chunk=rest), tail)]
     outputs = []
     for part_plan, part in reversed(parts) if reverse[0] else parts:
         part = tuple(one._replace(states=entering) for one, entering in zip(part, states, strict=True))
-        h, states = recur(cell, part_plan, reverse, precision, forward, part)
+        h, states = run(cell, part_plan, reverse, precision, part)
         outputs.append(h)
     in_order = outputs[::-1] if reverse[0] else outputs
     return tuple(map(jnp.concatenate, zip(*in_order, strict=True))), states
@@ -175,7 +190,7 @@ def recur(
     precision: lax.PrecisionLike,
     forward: Forward,
     inputs: tuple[Recurrence, ...],
-) -> tuple[tuple[jax.Array, ...], tuple[tuple[State, ...], ...]]:
+) -> Outputs:
     """Return, of each recurrence, its last layer's h [T, B, R] and all its final states; the chunk divides T.
 
     `reverse` says which of them run from their last step to the first. The loop does as the first one; the arrays

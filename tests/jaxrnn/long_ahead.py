@@ -90,7 +90,7 @@ def main() -> None:
         "enwik8, offloaded": language_model(ENWIK, 2048, offload=True),
     }
     found = {}
-    with planning_for("tpu"):
+    with planning_for("tpu", topology.devices[0].device_kind):
         for name, (step, arguments) in programs.items():
             began = time.perf_counter()
             try:

@@ -93,7 +93,7 @@ def persistent(
     plan = choose(cell, steps, rows, features, hidden, "gpu")._replace(packed=False)
     return scan.unroll(
         cell, layers, x, states, valid, resets, reverse=reverse, bidirectional=bidirectional,
-        precision=precision, plan=plan, forward=_Forward(tiles, interpret),
+        precision=precision, plan=plan, run=scan.by_loop(_Forward(tiles, interpret)),
     )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _require_hopper() -> None:
     platform = jax.default_backend()
     if platform != "gpu":
         raise NotImplementedError(
-            "implementation='pallas' needs a Hopper GPU (H100, H200), but this process computes on "
+            "implementation='pallas' needs a TPU or a Hopper GPU (H100, H200), but this process computes on "
             f"{platform}. {REMEDY}"
         )
     capability = getattr(jax.local_devices()[0], "compute_capability", "unknown")

@@ -1,0 +1,301 @@
+"""The kernels for TPUs: interpreted, what they compute; and which requests they serve.
+
+No TPU is needed. Compiled for one, they are looked at in `test_ahead_of_time.py`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.experimental.pallas import tpu as pltpu
+
+import jaxrnn
+from jaxrnn import cells, ops
+from jaxrnn.ops import pallas_tpu
+from jaxrnn.ops.pallas_tpu.sizes import MIB, Size, block_rows, choose_steps, vmem_of
+from jaxrnn.ops.planning import Target, planning_for
+from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
+
+V5E = "TPU v5 lite"
+B, T, I, H = 3, 13, 5, 7
+LENGTHS = np.array([T, 5, 0])
+RESETS = np.zeros((B, T), bool)
+RESETS[0, [0, 4]] = RESETS[1, 2] = RESETS[1, 7] = True  # the last one is in the padding
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Let this process plan for a TPU, and interpret what it would run there."""
+    monkeypatch.setattr(pallas_tpu, "unroll", partial(pallas_tpu.unroll, interpret=True))
+    with planning_for("tpu", V5E):
+        yield
+
+
+def unroller(cell, implementation, **options):
+    return partial(ops.unroll, cell, implementation=implementation, precision="highest", **options)
+
+
+def values_and_gradients(f, args):
+    results, pull = jax.vjp(f, *args)
+    cotangents = jax.tree.map(lambda a: jnp.asarray(draw(7, *a.shape), a.dtype), results)
+    return results, pull(cotangents)
+
+
+def errors(f, args, exact):
+    """Return the relative error of each result and gradient."""
+    found = jax.jit(partial(values_and_gradients, f))(args)
+    return np.array(
+        [rms_error(a, b) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)]
+    )
+
+
+def in_float64(f, args):
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), args)
+        return jax.jit(partial(values_and_gradients, f))(wide)
+
+
+def assert_as_good_as(other, cell, args, memory=None, floor=2.0**-24, **options):
+    """Hold every error against float64 to twice that which another implementation makes in the same dtype."""
+    exact = in_float64(unroller(cell, "reference", **options), args)
+    ours = errors(unroller(cell, "pallas", memory=memory, **options), args, exact)
+    theirs = errors(unroller(cell, other, **options), args, exact)
+    assert (ours <= 2 * theirs + floor).all(), (ours, theirs)
+
+
+# What they compute -----------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "plain": {},
+    "ragged": {"lengths": LENGTHS, "resets": RESETS},
+    "reverse": {"reverse": True},
+    "ragged-reverse": {"lengths": LENGTHS, "resets": RESETS, "reverse": True},
+}
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("keep", mostly_slow(["gates", "carry", "h"], fast=("h",)))
+@pytest.mark.parametrize("options", mostly_slow(OPTIONS, fast=("ragged-reverse",)))
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.LSTM, cells.GRU)), ids=str)
+def test_values_and_gradients_are_those_of_the_reference(cell, options, keep):
+    args = draw_cell(cell, B, T, I, H, dtype=jnp.float32)
+    options = {
+        name: jnp.asarray(v) if isinstance(v, np.ndarray) else v for name, v in OPTIONS[options].items()
+    }
+    assert_as_good_as("reference", cell, args, keep, **options)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("keep", mostly_slow(["gates", "carry", "h"], fast=()))
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_bfloat16_loses_no_more_than_in_the_scan(cell, keep):
+    args = draw_cell(cell, B, T, I, H, dtype=jnp.bfloat16)
+    assert_as_good_as("scan", cell, args, memory=keep, floor=2.0**-12)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("shape", [(1, 1), (9, 40), (130, 3)], ids=str)
+def test_any_number_of_rows_and_steps_is_cut_into_blocks(shape):
+    args = draw_cell(cells.GRU, *shape, I, H, dtype=jnp.float32)
+    assert_as_good_as("scan", cells.GRU, args)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+def test_a_network_without_biases_has_none_to_differentiate():
+    assert_as_good_as("scan", cells.GRU, draw_cell(cells.GRU, B, T, I, H, bias=False, dtype=jnp.float32))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_nan_in_padding_reaches_nothing():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    padding = np.arange(T)[:, None] >= LENGTHS[:, None, None]
+    run = unroller(cells.LSTM, "pallas", lengths=jnp.asarray(LENGTHS))
+    clean, dirty = (
+        jax.jit(partial(values_and_gradients, run))((params, jnp.where(padding, fill, x), state))
+        for fill in (0.0, jnp.nan)
+    )
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_two_bidirectional_layers_are_those_of_the_scan():
+    x = jnp.asarray(draw(1, B, T, I), jnp.float32)
+    results = []
+    for implementation in (None, "scan"):
+        layer = jaxrnn.LSTM(
+            I, H, num_layers=2, bidirectional=True, batch_first=True, implementation=implementation,
+            precision="highest", rngs=nnx.Rngs(0),
+        )  # fmt: skip
+        structure, weights = nnx.split(layer)
+
+        def loss(weights, x, structure=structure):
+            output, (h, c) = nnx.merge(structure, weights)(x, lengths=jnp.asarray(LENGTHS))
+            return jnp.sin(output).sum() + h.sum() + jnp.cos(c).sum()
+
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+        assert ("recurrence_on_a_tpu" in str(jax.make_jaxpr(step)(weights, x))) is (implementation is None)
+        results.append(step(weights, x))
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        assert rms_error(a, b) < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+def test_segments_are_around_the_kernels():
+    args = draw_cell(cells.GRU, B, T, I, H, dtype=jnp.float32)
+    assert_as_good_as("scan", cells.GRU, args, memory=4, lengths=jnp.asarray(LENGTHS))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("cell", mostly_slow([cells.LSTM, cells.GRU], fast=(cells.GRU,)), ids=str)
+def test_forward_mode_vmap_and_second_derivatives_work(cell):
+    params, x, state = draw_cell(cell, B, 4, I, H, dtype=jnp.float32)
+    marks = {"lengths": jnp.array([4, 2, 0])}
+    ours, theirs = (unroller(cell, name, **marks) for name in ("pallas", "reference"))
+
+    def tangent(f):
+        direction = jax.tree.map(lambda a: jnp.asarray(draw(3, *a.shape), a.dtype), (params, x, state))
+        return jax.jvp(f, (params, x, state), direction)
+
+    def product_with_the_hessian(f):
+        of_weights = jax.grad(scalar(f), argnums=(0, 1))
+        return jax.jvp(lambda *weights: of_weights(*weights, state), (params, x), (params, x))[1]
+
+    def gradient_of_gradient(f):
+        def norm(params):
+            return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(scalar(f))(params, x, state)))
+
+        return jax.grad(norm)(params)
+
+    def of_a_batch_of_batches(f):
+        def loss(params, xs):
+            return jnp.sin(jax.vmap(lambda x: f(params, x, state)[0], in_axes=1, out_axes=2)(xs)).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(params, jnp.stack([x, 2 * x], axis=1))
+
+    def per_example(f):
+        rows = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
+        return jax.vmap(jax.grad(scalar(f), argnums=(0, 1)), in_axes=(0, None, None))(rows, x, state)
+
+    for transform in (
+        tangent, product_with_the_hessian, gradient_of_gradient, of_a_batch_of_batches, per_example,
+    ):  # fmt: skip
+        found = jax.jit(lambda transform=transform: (transform(ours), transform(theirs)))()
+        for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+            assert rms_error(a, b) < 5e-6, transform
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU], ids=str)
+def test_no_memory_is_read_that_was_not_written(monkeypatch, cell):
+    """JAX's simulation of a TPU fills memory with NaN, copies as its DMAs do and watches bounds."""
+    simulated = pltpu.InterpretParams(uninitialized_memory="nan", out_of_bounds_reads="raise")
+    monkeypatch.setattr(pallas_tpu, "unroll", partial(pallas_tpu.unroll, interpret=simulated))
+    args = draw_cell(cell, B, 40, I, H, dtype=jnp.float32)
+    with planning_for("tpu", V5E):
+        assert_as_good_as(
+            "scan",
+            cell,
+            args,
+            memory="carry",
+            lengths=jnp.array([40, 33, 0]),
+            resets=jnp.zeros((B, 40), bool).at[0, 9].set(True),
+        )
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_gradient_of_x_is_computed_only_if_somebody_asks_for_it():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    loss = scalar(unroller(cells.LSTM, "pallas"))
+
+    def outputs(argnums):
+        program = jax.make_jaxpr(jax.grad(loss, argnums=argnums))(params, x, state)
+        (call,) = equations(program.jaxpr, "recurrence_on_a_tpu_back")
+        return [variable.aval.shape for variable in call.outvars]
+
+    assert (T, B, I) in outputs((0, 1))
+    assert (T, B, I) not in outputs(0)
+
+
+def equations(program, primitive):
+    """Return the equations of a primitive, at any depth."""
+    inner = [getattr(v, "jaxpr", v) for e in program.eqns for v in e.params.values()]
+    found = [e for e in program.eqns if e.primitive.name == primitive]
+    return found + [e for each in inner if hasattr(each, "eqns") for e in equations(each, primitive)]
+
+
+# Which requests they serve ---------------------------------------------------------------------------------
+
+
+def request(cell=cells.LSTM, rows=8, hidden=512, features=64, dtype=jnp.bfloat16, **options):
+    shaped = partial(jax.ShapeDtypeStruct, dtype=dtype)
+    projected = options.get("projected", 0)
+    shapes = cell.parameter_shapes(features, hidden, projected_features=projected)
+    params = {name: shaped(shape) for name, shape in shapes.items()}
+    carried = options.get("carried", jnp.float32)
+    state = cell.state(*(jax.ShapeDtypeStruct((rows, hidden), carried) for _ in cell.state._fields))
+    return cell, [params], shaped((options.get("steps", 100), rows, features)), [state]
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_on_a_tpu_none_means_the_kernels(cell, dtype):
+    given = request(cell, dtype=dtype)
+    assert pallas_tpu.is_chosen(*given, precision=None, target=Target("tpu", V5E))
+    assert not pallas_tpu.is_chosen(*given, precision=None, target=Target("cpu"))
+    assert not pallas_tpu.is_chosen(*given, precision=None, target=Target("tpu", V5E, devices=4))
+
+
+def test_a_step_alone_is_no_loop():
+    assert not pallas_tpu.is_chosen(*request(steps=1), precision=None, target=Target("tpu", V5E))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (request(projected=128), "has no projection"),
+        (request(dtype=jnp.float16), "of one dtype, float32 or bfloat16, not float16"),
+        (request(dtype=jnp.float64, carried=jnp.float64), "not float64"),
+        (request(hidden=4096), r"\d+ MiB with 4096 features, of 96 MiB that it may take on TPU v5 lite"),
+        (request(rows=0), "needs rows and features"),
+    ],
+    ids=["projection", "float16", "float64", "wide", "no rows"],
+)
+def test_what_the_kernels_cannot_do_is_refused_with_a_remedy(given, message):
+    target = Target("tpu", V5E)
+    assert not pallas_tpu.is_chosen(*given, precision=None, target=target)
+    with pytest.raises(NotImplementedError, match=f"implementation='pallas' .*{message}.*take 'scan'"):
+        pallas_tpu.unroll(*given, None, None, precision=None, target=target)
+
+
+def test_a_chip_that_is_not_known_is_taken_for_the_smallest():
+    assert vmem_of("TPU v99") == vmem_of(None) == vmem_of("TPU v4") == 12 * MIB
+
+
+def test_blocks_are_even_and_divide_the_steps_where_they_can():
+    size = Size(cells.LSTM, 8, 64, 512, jnp.bfloat16, jnp.bfloat16)
+    assert [choose_steps(size, steps, vmem_of(V5E)) for steps in (1, 7, 1024, 1000, 720, 1001)] == [
+        1, 7, 32, 40, 24, 32,
+    ]  # fmt: skip
+    rows = [block_rows(size._replace(rows=rows), 8, vmem_of(V5E)) for rows in (1, 8, 128, 130, 1000)]
+    assert rows == [8, 8, 128, 72, 128]
+
+
+@pytest.mark.parametrize(("rows", "cut"), [(8, (8, 32)), (32, (16, 16)), (128, (16, 16))])
+def test_where_memory_is_short_a_block_has_fewer_rows_before_it_has_too_few_steps(rows, cut):
+    size = Size(cells.LSTM, rows, 512, 1024, jnp.bfloat16, jnp.bfloat16)
+    steps = choose_steps(size, 1024, vmem_of(V5E))
+    assert (block_rows(size, steps, vmem_of(V5E)), steps) == cut
+
+
+def test_what_a_user_names_is_what_runs():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    with planning_for("tpu", V5E):
+        program = jax.make_jaxpr(unroller(cells.LSTM, "scan"))(params, x, state)
+    assert not equations(program.jaxpr, "recurrence_on_a_tpu")
