@@ -4,21 +4,21 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxrnn import training_state
+from jaxrnn.training_checkpoints import Checkpoints, Position, Restored
 from jaxrnn.training_state import PyTree
 
-__all__ = ["Epoch", "Epochs", "History", "fit"]
+__all__ = ["Checkpoints", "Epoch", "Epochs", "History", "Restored", "fit"]
 
 
 class Epoch(NamedTuple):
@@ -52,6 +52,7 @@ def fit(
     patience: int | None = None,
     min_delta: float = 0.0,
     checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
     progress: bool = True,
 ) -> History:
     """Train ``model`` in place and return the history; ``Epochs`` describes the arguments.
@@ -79,6 +80,7 @@ def fit(
         patience=patience,
         min_delta=min_delta,
         checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )
     with _bar(progress) as bar:
         done = len(run.history.train_loss)
@@ -112,9 +114,13 @@ class Epochs:
             back before the last ``Epoch`` is handed out; a loop broken off earlier keeps the latest.
         patience: stop once this many epochs in a row were not better than the best before them.
         min_delta: by how much an epoch must lower the best validation to count as better.
-        checkpoint: a directory, written by orbax after every epoch, whole or not at all. If it holds a
-            checkpoint, model, optimizer, carry and history are restored from it at construction, and the
-            run goes on bit for bit as if it had never been interrupted.
+        checkpoint: a directory of `Checkpoints`, written after every epoch. If it holds one, model, optimizer,
+            carry and history are restored from it at construction, and the run goes on bit for bit as if it
+            had never been interrupted.
+        checkpoint_every: write one every so many steps too, beside the training, for epochs that take long. A
+            run that resumes within an epoch leaves out the batches that it has had: at once where the iterator
+            of ``batches(epoch)`` can say where it is and go there (``get_state``, ``set_state``: grain's can),
+            else by reading them.
 
     Raises:
         FloatingPointError: a loss is NaN or infinite. The model has then taken that step; the checkpoint
@@ -135,8 +141,9 @@ class Epochs:
         patience: int | None = None,
         min_delta: float = 0.0,
         checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ):
-        _check(optimizer, batches, epochs, validate, patience, min_delta)
+        _check(optimizer, batches, epochs, validate, patience, min_delta, checkpoint, checkpoint_every)
         self.model = model
         self.optimizer = optimizer
         self.carry = _strong(carry)
@@ -146,13 +153,17 @@ class Epochs:
         self._validate = validate
         self._patience = patience
         self._min_delta = min_delta
-        self._checkpoint = None if checkpoint is None else Path(checkpoint).absolute()
+        self._checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
+        self._every = checkpoint_every
         self._records: list[Epoch] = []
+        self._under_way = _UnderWay()
+        self._position = Position()  # of a run that resumes within an epoch
+        self._steps = 0  # of the optimizer, in all epochs
         self._best_epoch: int | None = None
         self._best_validation = math.inf
-        self._best: PyTree = None
-        if self._checkpoint is not None and self._checkpoint.exists():
-            self._resume(self._checkpoint)
+        self._best = None if validate is None else training_state.pure(model, training_state.NOT_RANDOM)
+        if self._checkpoints is not None:
+            self._resume(self._checkpoints)
 
     @property
     def history(self) -> History:
@@ -177,39 +188,67 @@ class Epochs:
         return len(self._records) - 1 - self._best_epoch >= self._patience
 
     def __iter__(self) -> Iterator[Epoch]:
-        while not self.finished:
-            epoch = self._run()
-            if self.finished:
-                self._put_best_back()
-            yield epoch
+        try:
+            while not self.finished:
+                epoch = self._run()
+                if self.finished:
+                    self._put_best_back()
+                yield epoch
+        finally:
+            if self._checkpoints is not None:
+                self._checkpoints.close()
 
     def _run(self) -> Epoch:
         epoch = len(self._records)
         start = time.perf_counter()
-        loss = float(np.mean(self._train(epoch)))
+        loss = self._train(epoch)
         validation = None if self._validate is None else self._validated(self._validate, epoch)
         if validation is not None and validation < self._best_validation - self._min_delta:
             self._best_epoch, self._best_validation = epoch, validation
             self._best = training_state.pure(self.model, training_state.NOT_RANDOM)
         record = Epoch(epoch, loss, validation, time.perf_counter() - start)
         self._records.append(record)
-        if self._checkpoint is not None:
-            facts = {"records": self._records, "best_epoch": self._best_epoch}
-            training_state.save(self._checkpoint, len(self._records), self._arrays(), facts)
+        self._under_way = _UnderWay()
+        self._save(Position())
+        if self._checkpoints is not None:
+            self._checkpoints.wait()  # An epoch handed out is on the disk.
         return record
 
-    def _train(self, epoch: int) -> list[float]:
-        """Run the epoch's steps; return their losses."""
-        losses: list[float] = []
+    def _train(self, epoch: int) -> float:
+        """Run what is left of the epoch's steps; return the mean of the losses of all of them."""
+        batches = self._rest_of(epoch)
         pending = None  # A loss is looked at one step late, so that the device need not wait for Python.
-        for batch in self._batches(epoch):
+        for batch in batches:
             loss, self.carry = self._step(self.model, self.optimizer, batch, self.carry)
-            if pending is not None:
-                losses.append(self._finite(pending, f"epoch {epoch}, step {len(losses)}: the loss"))
+            self._look_at(pending, epoch)
             pending = loss
-        if pending is None:
+            self._steps += 1
+            if self._every is not None and self._steps % self._every == 0:
+                self._look_at(pending, epoch)
+                pending = None
+                self._save(Position.of(batches))
+        self._look_at(pending, epoch)
+        total, steps = self._under_way
+        if steps == 0:
             raise ValueError(f"epoch {epoch}: batches({epoch}) gave no batch; expected at least one.")
-        return [*losses, self._finite(pending, f"epoch {epoch}, step {len(losses)}: the loss")]
+        return total / steps
+
+    def _rest_of(self, epoch: int) -> Iterator[Any]:
+        """Return the epoch's batches without those that it has had before it was resumed."""
+        batches = iter(self._batches(epoch))
+        if self._under_way.steps > 0:
+            if self._position.state is None or not hasattr(batches, "set_state"):
+                next(islice(batches, self._under_way.steps, self._under_way.steps), None)
+            else:
+                batches.set_state(self._position.state)
+        return batches
+
+    def _look_at(self, loss: jax.Array | None, epoch: int) -> None:
+        """Add a step's loss to those of the epoch under way."""
+        if loss is not None:
+            total, steps = self._under_way
+            value = self._finite(loss, f"epoch {epoch}, step {steps}: the loss")
+            self._under_way = _UnderWay(total + value, steps + 1)
 
     def _validated(self, validate: Callable[[Any], Any], epoch: int) -> float:
         with _evaluating(self.model):
@@ -220,39 +259,51 @@ class Epochs:
         if math.isfinite(number):
             return number
         remedy = "lower the learning rate, or clip the gradient's norm"
-        if self._checkpoint is not None and self._records:
-            remedy += f"; {self._checkpoint} holds the state after epoch {len(self._records) - 1}"
+        if self._checkpoints is not None and self._checkpoints.steps:
+            remedy += f"; {self._checkpoints.directory} holds the state at its last checkpoint"
         raise FloatingPointError(f"{what} is {number}: {remedy}.")
 
     def _put_best_back(self) -> None:
-        if self._best is not None:
+        if self._best_epoch is not None:
             training_state.replace(self.model, self._best, training_state.NOT_RANDOM)
 
-    def _arrays(self) -> dict[str, PyTree]:
-        return {
-            "model": training_state.pure(self.model),
-            "optimizer": training_state.pure(self.optimizer),
-            "carry": self.carry,
-            "best": self._best,
-        }
+    # Checkpoints
 
-    def _resume(self, path: Path) -> None:
-        template = self._arrays()
-        if self._validate is not None:
-            template["best"] = training_state.pure(self.model, training_state.NOT_RANDOM)
-        restored = training_state.load(path, template)
-        if restored is None:
+    def _parts(self, position: Position) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "carry": self.carry, "best": self._best}
+        return {**parts, "batches": position}
+
+    def _save(self, position: Position) -> None:
+        if self._checkpoints is not None:
+            facts = {
+                "steps": self._steps,
+                "under_way": self._under_way,
+                "records": self._records,
+                "best_epoch": self._best_epoch,
+            }
+            # After an epoch's last step there may be two, with and without its record: that counts as well.
+            self._checkpoints.save(self._steps + len(self._records), self._parts(position), facts)
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        _, parts, facts = checkpoints.resume(self._parts(self._position))
+        if not facts:
             return
-        arrays, facts = restored
-        training_state.replace(self.model, arrays["model"])
-        training_state.replace(self.optimizer, arrays["optimizer"])
-        self.carry = arrays["carry"]
+        self._steps = facts["steps"]
+        self.carry, self._best = parts["carry"], parts["best"]
         self._records = [Epoch(*record) for record in facts["records"]]
+        self._under_way = _UnderWay(*facts["under_way"])
         if facts["best_epoch"] is not None:
-            self._best, self._best_epoch = arrays["best"], facts["best_epoch"]
+            self._best_epoch = facts["best_epoch"]
             self._best_validation = facts["records"][self._best_epoch][2]
         if self.finished:
             self._put_best_back()
+
+
+class _UnderWay(NamedTuple):
+    """What the epoch that is being trained has given so far."""
+
+    loss: float = 0.0  # the sum of its steps' losses
+    steps: int = 0
 
 
 def _compile(loss: Callable[..., Any], *, carries: bool) -> Callable[..., Any]:
@@ -321,7 +372,14 @@ def _bar(progress: bool) -> Progress:
 
 
 def _check(
-    optimizer: Any, batches: Any, epochs: int, validate: Any, patience: int | None, min_delta: float
+    optimizer: Any,
+    batches: Any,
+    epochs: int,
+    validate: Any,
+    patience: int | None,
+    min_delta: float,
+    checkpoint: Any,
+    checkpoint_every: int | None,
 ) -> None:
     if not isinstance(optimizer, nnx.Optimizer):
         raise TypeError(
@@ -341,3 +399,7 @@ def _check(
         raise ValueError(f"min_delta={min_delta}: expected at least 0.")
     if validate is None and (patience is not None or min_delta):
         raise ValueError("patience and min_delta watch the validation: pass validate as well.")
+    if checkpoint_every is not None and (checkpoint_every < 1 or checkpoint is None):
+        raise ValueError(
+            f"checkpoint_every={checkpoint_every}: expected at least 1 step, and a directory as checkpoint."
+        )

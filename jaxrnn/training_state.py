@@ -1,11 +1,11 @@
-"""The state of a training run: modules and optimizers as nested dicts of arrays, in memory and on disk."""
+"""The state of a training run in memory: modules, optimizers and carries as arrays by dotted name."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 PyTree = Any
@@ -25,15 +25,22 @@ def replace(node: Any, arrays: PyTree, wanted: Any = ...) -> None:
     nnx.update(node, state)
 
 
-def _named(tree: PyTree) -> dict[str, jax.Array]:
-    """Leaves by dotted path."""
+def named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by dotted path; what is no array is refused."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    for name, leaf in found.items():
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            raise TypeError(
+                f"{name}: expected an array, got {type(leaf).__name__}; make it one with jnp.asarray, or put what "
+                "JSON can hold into `facts`."
+            )
+    return found
 
 
 def describe(tree: PyTree) -> dict[str, str]:
     """Say of which dtype and shape each leaf is, by dotted path."""
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(tree).items()}
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
 
 
 def differences(came: Mapping[str, str], expected: Mapping[str, str]) -> str:
@@ -47,62 +54,32 @@ def differences(came: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return "; ".join(differing[:5]) + more + "."
 
 
-# Checkpoints
+def to_store(tree: PyTree) -> dict[str, Any]:
+    """Leaves as orbax takes them, by dotted path: PRNG keys as integers, a process's own arrays in NumPy."""
+    return {name: _to_store(leaf) for name, leaf in named(tree).items()}
 
 
-def _manager(path: Path) -> Any:
-    """Open orbax's manager; imported here, as a run without checkpoints has no need of it."""
-    import orbax.checkpoint as ocp
-
-    # Synchronous: an epoch handed out is on the disk. What a killed run left half-written is removed.
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    return ocp.CheckpointManager(path, options=options)
+def from_store(stored: Mapping[str, Any], template: PyTree) -> PyTree:
+    """Undo ``to_store``: a tree like ``template``, where JAX may still place what it may place there."""
+    leaves = [_from_store(stored[name], leaf) for name, leaf in named(template).items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def save(path: Path, step: int, tree: PyTree, facts: Mapping[str, Any]) -> None:
-    """Write a tree of arrays and JSON facts as the checkpoint of `step`, in place of the one before it."""
-    import orbax.checkpoint as ocp
-
-    arrays = {name: _without_key_type(leaf) for name, leaf in _named(tree).items()}
-    with _manager(path) as manager:
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays),
-                facts=ocp.args.JsonSave({**facts, "arrays": describe(tree)}),
-            ),
-        )
+def may_be_moved(leaf: Any) -> bool:
+    """Whether it is in JAX's hands where an array lies: nobody has put it onto a device or a mesh."""
+    return isinstance(leaf, jax.Array) and not leaf.committed
 
 
-def load(path: Path, template: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """Arrays in the form of ``template`` and facts of the latest checkpoint; None where there is none."""
-    import orbax.checkpoint as ocp
-
-    with _manager(path) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
-        if facts["arrays"] != describe(template):
-            raise ValueError(
-                f"checkpoint {path} is of another run. {differences(facts['arrays'], describe(template))} "
-                "Build the model, optimizer, carry and validation of that run, or give another directory."
-            )
-        leaves = _named(template)
-        stored = ocp.args.StandardRestore({name: _without_key_type(leaf) for name, leaf in leaves.items()})
-        arrays = manager.restore(step, args=ocp.args.Composite(arrays=stored)).arrays
-    revived = [_with_key_type(arrays[name], leaf) for name, leaf in leaves.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), revived), facts
+def _to_store(leaf: Any) -> Any:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    # Such an array, a counter for example, is the same in all processes; orbax stores it once if it is NumPy's.
+    return np.asarray(leaf) if may_be_moved(leaf) and jax.process_count() > 1 else leaf
 
 
-def _without_key_type(leaf: jax.Array) -> jax.Array:
-    """Turn a PRNG key into its integers; other arrays pass."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _with_key_type(leaf: jax.Array, like: jax.Array) -> jax.Array:
+def _from_store(stored: Any, like: Any) -> Any:
+    if isinstance(like, jax.Array):
+        stored = jnp.asarray(stored)
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
-    return leaf
+        return jax.random.wrap_key_data(stored, impl=jax.random.key_impl(like))
+    return stored

@@ -181,8 +181,8 @@ def test_what_a_killed_save_leaves_behind_is_ignored_and_removed(after_one_epoch
     whole = with_optimizer(Net())
     history = fit(*whole, squared_error, shuffled, epochs=3, progress=False)
     # orbax writes beside the last checkpoint and renames at the end: this is a save that came half way.
-    unfinished = after_one_epoch / "2.orbax-checkpoint-tmp"
-    shutil.copytree(after_one_epoch / "1" / "arrays", unfinished / "arrays.orbax-checkpoint-tmp")
+    unfinished = after_one_epoch / "8.orbax-checkpoint-tmp"
+    shutil.copytree(after_one_epoch / "4" / "arrays", unfinished / "arrays.orbax-checkpoint-tmp")
     (unfinished / "arrays.orbax-checkpoint-tmp" / "manifest.ocdbt").write_bytes(b"half")
 
     resumed = with_optimizer(Net(seed=9))
@@ -191,7 +191,7 @@ def test_what_a_killed_save_leaves_behind_is_ignored_and_removed(after_one_epoch
     list(run)
     assert without_seconds(run.history) == without_seconds(history)
     assert_same_bits(state_of(*resumed), state_of(*whole))
-    assert [path.name for path in after_one_epoch.iterdir()] == ["3"]
+    assert [path.name for path in after_one_epoch.iterdir()] == ["12"]
 
 
 KILLED = """
