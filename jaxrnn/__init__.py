@@ -1,6 +1,6 @@
 """PyTorch's recurrent networks in JAX and Flax NNX."""
 
-from jaxrnn import cells, data, init, losses, models, ops, optim, sequence, train
+from jaxrnn import bucketing, cells, data, init, losses, models, ops, optim, pipeline, sequence, train
 from jaxrnn.allocator import keep_memory
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
@@ -19,6 +19,7 @@ __all__ = [
     "PeepholeLSTMCell",
     "RNNCell",
     "TruncationBias",
+    "bucketing",
     "cells",
     "data",
     "init",
@@ -28,6 +29,7 @@ __all__ = [
     "models",
     "ops",
     "optim",
+    "pipeline",
     "save",
     "scan_loss",
     "sequence",

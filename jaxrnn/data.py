@@ -43,7 +43,7 @@ class Split(NamedTuple):
 
 
 def sliding_windows(
-    series: ArrayLike, look_back: int, horizon: int = 1, *, last_window: bool = True
+    series: ArrayLike, look_back: int, horizon: int = 1, *, last_window: bool = True, copy: bool = True
 ) -> Windows:
     """Cut a series [N, ...] into overlapping windows, each one step after the one before::
 
@@ -54,6 +54,9 @@ def sliding_windows(
     predict. ``horizon`` is how far the target lies after the last input. There are
     ``N - look_back - horizon + 2`` windows. The notebook runs over ``range(N - look_back)`` and so loses
     the last one; ``last_window=False`` gives its very windows (1303 values: 1283 of 20).
+
+    With ``copy=False`` they are read-only views of the series, which take no memory beside it: for a series that
+    lies in a file (`numpy.memmap`), or windows of which few are in memory at a time.
 
     Raises:
         ValueError: the series is too short for one window, or look_back < 2, or horizon < 1.
@@ -69,8 +72,13 @@ def sliding_windows(
             f"series: {_steps(series)} steps are too few, a window takes {span + (not last_window)}; "
             "give a longer series or a smaller look_back or horizon."
         )
-    first = np.arange(count)
-    return Windows(series[first[:, None] + np.arange(look_back - 1)], series[first + span - 1])
+    views = np.lib.stride_tricks.sliding_window_view(series, look_back - 1, axis=0)
+    inputs, targets = np.moveaxis(views[:count], -1, 1), series[span - 1 : span - 1 + count]
+    if copy:
+        return Windows(np.ascontiguousarray(inputs), targets.copy())
+    targets = targets.view()
+    targets.flags.writeable = False
+    return Windows(inputs, targets)
 
 
 def parallel_streams(sequence: ArrayLike, batch_size: int, steps: int) -> Shaped[np.ndarray, "K B T ..."]:

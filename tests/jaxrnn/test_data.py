@@ -56,6 +56,18 @@ def test_windows_keep_the_features():
     np.testing.assert_array_equal(targets[2], series[6])
 
 
+def test_windows_that_are_not_copied_are_views_of_the_series():
+    series = np.random.default_rng(1).standard_normal((9, 2))
+    copied, views = (sliding_windows(series, 4, horizon=2, copy=copy) for copy in (True, False))
+    for mine, view in zip(copied, views, strict=True):
+        np.testing.assert_array_equal(mine, view)
+        assert np.shares_memory(view, series)
+        assert not np.shares_memory(mine, series)
+        with pytest.raises(ValueError, match="read-only"):
+            view[0] = 0
+        mine[0] = 0
+
+
 def test_one_window_is_enough_and_none_is_refused():
     assert len(sliding_windows(np.arange(4), 4).targets) == 1
     with pytest.raises(ValueError, match="3 steps are too few, a window takes 4"):

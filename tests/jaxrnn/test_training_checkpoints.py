@@ -235,9 +235,7 @@ class Interruption(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    ("counted", "at"), [(True, (0, 2)), (True, (1, 1)), (True, (2, 2)), (False, (2, 2))]
-)
+@pytest.mark.parametrize(("counted", "at"), [(True, (0, 2)), (True, (1, 1)), (True, (2, 2)), (False, (2, 2))])
 def test_a_run_interrupted_within_an_epoch_goes_on_with_the_very_next_batch(counted, at, tmp_path):
     options = {"carry": first_carry(), "validate": validation_error}
     whole = with_optimizer(Net())
