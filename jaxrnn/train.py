@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from os import PathLike
 from typing import Any, NamedTuple
@@ -188,15 +188,12 @@ class Epochs:
         return len(self._records) - 1 - self._best_epoch >= self._patience
 
     def __iter__(self) -> Iterator[Epoch]:
-        try:
+        with self._checkpoints or nullcontext():
             while not self.finished:
                 epoch = self._run()
                 if self.finished:
                     self._put_best_back()
                 yield epoch
-        finally:
-            if self._checkpoints is not None:
-                self._checkpoints.close()
 
     def _run(self) -> Epoch:
         epoch = len(self._records)

@@ -30,7 +30,7 @@ def named(tree: PyTree) -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     found = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
     for name, leaf in found.items():
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        if not isinstance(leaf, jax.Array | np.ndarray):
             raise TypeError(
                 f"{name}: expected an array, got {type(leaf).__name__}; make it one with jnp.asarray, or put what "
                 "JSON can hold into `facts`."

@@ -85,10 +85,10 @@ def train(run, mesh, checkpoints=None, killed_at=None):
 def main(what, directory):
     mesh = {n: Mesh(np.array(jax.devices()[:n]), ("d",)) for n in (4, 2, 1)}
     if what == "killed":
-        train(spread(mesh[4], 0), mesh[4], Checkpoints(directory), KILLED_AT)
+        with Checkpoints(directory) as checkpoints:
+            train(spread(mesh[4], 0), mesh[4], checkpoints, KILLED_AT)
     found = {"whole": train(spread(mesh[4], 0), mesh[4])}
-    with Checkpoints(directory) as checkpoints:
-        found["last step before the kill"] = checkpoints.steps[-1]
+    found["last step before the kill"] = Checkpoints(directory).steps[-1]
     for devices, on in mesh.items():
         with Checkpoints(shutil.copytree(directory, f"{directory}-{devices}")) as checkpoints:
             found[f"resumed on {devices}"] = train(spread(on, 9), on, checkpoints)

@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 from flax import nnx
 
@@ -145,11 +146,13 @@ def test_what_happens_after_save_has_returned_is_not_in_the_checkpoint(tmp_path)
 
 
 def test_a_directory_without_the_checkpoint_is_named(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing: expected a checkpoint, found no such directory"):
+    with pytest.raises(FileNotFoundError, match=r"missing: expected a checkpoint, found none"):
         Checkpoints(tmp_path / "missing").restore(drawn(0))
-    with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none at all"):
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint, found none"):
         Checkpoints(tmp_path).restore(drawn(0))
-    with pytest.raises(FileNotFoundError, match=r"expected a checkpoint of step 6, found only of \[7\]"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a checkpoint of step 6, found only those of \[7\]"
+    ):
         Checkpoints(saved).restore(drawn(0), step=6)
 
 
@@ -199,19 +202,39 @@ def test_a_new_run_does_not_mix_with_an_old_one(saved):
 
 
 def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run")
-    with pytest.raises(TypeError, match=r"carry\.steps: expected an array, got int"):
-        checkpoints.save(1, {"carry": {"steps": 3}})
-    with pytest.raises(TypeError, match="JSON"):
-        checkpoints.save(1, {"carry": jnp.zeros(2)}, {"loss": jnp.zeros(2)})
-    with pytest.raises(ValueError, match="no part of it holds an array"):
-        checkpoints.save(1, {"data": Counting()})
-    with pytest.raises(ValueError, match=r"'my.model' should be a name without dots"):
-        checkpoints.save(1, {"my.model": Net()})
-    with pytest.raises(ValueError, match="every=0"):
-        Checkpoints(tmp_path, every=0)
-    checkpoints.close()
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        with pytest.raises(TypeError, match=r"carry\.steps: expected an array, got int"):
+            checkpoints.save(1, {"carry": {"steps": 3}})
+        with pytest.raises(TypeError, match="JSON"):
+            checkpoints.save(1, {"carry": jnp.zeros(2)}, {"loss": jnp.zeros(2)})
+        with pytest.raises(ValueError, match="no part of it holds an array"):
+            checkpoints.save(1, {"data": Counting()})
+        with pytest.raises(ValueError, match=r"'my.model' should be a name without dots"):
+            checkpoints.save(1, {"my.model": Net()})
+        with pytest.raises(ValueError, match="every=0"):
+            Checkpoints(tmp_path, every=0)
     assert not [*tmp_path.glob("run/*")]
+
+
+def test_saving_needs_the_block_that_waits_for_it(tmp_path):
+    with pytest.raises(RuntimeError, match="write `with Checkpoints"):
+        Checkpoints(tmp_path).save(1, drawn(0))
+
+
+def test_a_save_that_fails_is_heard_of_and_leaves_the_one_before(tmp_path, monkeypatch):
+    async def full(self, item, directory):
+        raise OSError("no space left")
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, drawn(3))
+        checkpoints.wait()
+        monkeypatch.setattr(orbax.checkpoint.handlers.JsonCheckpointHandler, "_save_fn", full)
+        checkpoints.save(2, drawn(4))
+        with pytest.raises(OSError, match="no space left"):
+            checkpoints.wait()
+    monkeypatch.undo()
+    _, run, _ = Checkpoints(tmp_path).resume(drawn(5))
+    assert_same_bits(numbers(run), numbers(drawn(3)))
 
 
 # Positions of several processes
