@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flax import nnx
+from jax.experimental import multihost_utils
 
 from jaxrnn import training_files, training_state
 from jaxrnn.training_state import PyTree
@@ -48,6 +49,8 @@ class Checkpoints:
                 loss, run["carry"] = train_step(model, optimizer, next(run["data"]), run["carry"])
                 step += 1
                 checkpoints.save(step, run)
+                if checkpoints.preempted:
+                    break
 
     A run is a dictionary of parts, each of one of three kinds:
 
@@ -63,8 +66,11 @@ class Checkpoints:
 
     Saving returns as soon as the arrays are copied out of the devices' reach; they are written in the background,
     and the end of ``with`` waits for them. A checkpoint appears as a whole, under its step: a process killed while
-    it saves leaves the one before. In a run of several processes, all call `save` and `restore` at the same steps,
-    with a directory that all of them see.
+    it saves leaves the one before.
+
+    In a run of several processes, all call `save` and `restore` at the same steps, with a directory that all of them
+    see. Where `save` is called after every step, a SIGTERM at one of the processes (of `jax.distributed`), which is
+    how machines are taken back, saves the run at a step that all of them reach, due or not, and sets `preempted`.
 
     Args:
         directory: of this run alone; ``gs://`` and the like where `etils.epath` can reach them.
@@ -83,6 +89,7 @@ class Checkpoints:
         self._entered = False
         self._writer: Any = None
         self._saved: int | None = None
+        self.preempted = False
 
     def __enter__(self) -> "Checkpoints":
         self._entered = True
@@ -109,7 +116,7 @@ class Checkpoints:
         *,
         force: bool = False,
     ) -> bool:
-        """Save the run after `step` steps if it is due, by `every` or by `force`; return whether it was.
+        """Save the run after `step` steps if it is due, by `every`, `force` or preemption; return whether it was.
 
         `facts` is what JSON can hold, and comes back as it is. An earlier save that failed raises here.
 
@@ -123,7 +130,8 @@ class Checkpoints:
                 "save: write `with Checkpoints(...) as checkpoints:` around the loop. Its end waits for the last "
                 "checkpoint, which a program that just ends would lose."
             )
-        if step == self._saved or not (force or step % self._every == 0):
+        self.preempted = self.preempted or _preempted(step)
+        if step == self._saved or not (force or self.preempted or step % self._every == 0):
             return False
         arrays, positions = _sorted_out(run)
         if not arrays:
@@ -139,6 +147,8 @@ class Checkpoints:
         states = {name: iterator.get_state() for name, iterator in positions.items()}
         training_files.write(self._writer, step, arrays, states, facts or {})
         self._saved = step
+        if self.preempted:
+            self.wait()
         return True
 
     def resume(self, run: Mapping[str, Any]) -> Restored:
@@ -197,6 +207,13 @@ class Checkpoints:
                 f"checkpoint {self.directory} is of another run. {training_state.differences(came, expected)} "
                 "Build the model, optimizer, carry and validation of that run, or give another directory."
             )
+
+
+def _preempted(step: int) -> bool:
+    try:
+        return multihost_utils.reached_preemption_sync_point(step)
+    except RuntimeError:  # a process by itself
+        return False
 
 
 # What a run is made of

@@ -29,6 +29,8 @@ def test_the_snippets_of_a_page_run_in_order(page, request, tmp_path, monkeypatc
     if request.node.get_closest_marker("torch"):
         torch = pytest.importorskip("torch")
         torch.set_num_threads(1)  # small models; the threads of two frameworks would wait for each other
+    if any("pipeline" in program for program in blocks(page)):
+        pytest.importorskip("grain")
     monkeypatch.chdir(tmp_path)  # what a snippet saves
     namespace = {"__name__": page}
     for program in blocks(page):

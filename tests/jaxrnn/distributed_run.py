@@ -7,7 +7,9 @@ line of JSON: losses, weights and the rows that were read.
 
 import json
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -30,7 +32,7 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 
 import jaxrnn  # noqa: E402
 from jaxrnn import pipeline  # noqa: E402
-from jaxrnn.train import fit  # noqa: E402
+from jaxrnn.train import Checkpoints, fit  # noqa: E402
 
 if COUNT > 1:
     jax.distributed.initialize(f"127.0.0.1:{PORT}", COUNT, INDEX, initialization_timeout=120)
@@ -79,9 +81,22 @@ def train(seed, break_off_at=None, **options):
     return {"losses": losses, "weights": list(chain(*weights)), "rows": rows_read}
 
 
+def preempted():
+    """Count to a hundred, get SIGTERM on the way, and return at which step the run was saved."""
+    with Checkpoints(f"{DIRECTORY}-preempted", every=1000) as checkpoints:
+        for step in range(1, 100):
+            if (step, INDEX) == (5, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # the notice takes a while to reach the other
+            checkpoints.save(step, {"step": jnp.asarray(step)})
+            if checkpoints.preempted:
+                break
+    return step, checkpoints.steps
+
+
 if __name__ == "__main__":
     saving = {"checkpoint": DIRECTORY, "checkpoint_every": 1}
     if COUNT == 2:
-        print(json.dumps(train(0, break_off_at=4, **saving)))
+        print(json.dumps({**train(0, break_off_at=4, **saving), "preempted": preempted()}))
     else:
         print(json.dumps({"whole": train(0), "resumed": train(9, **saving)}))

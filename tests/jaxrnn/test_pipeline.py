@@ -222,7 +222,7 @@ def test_arrays_that_make_no_batch_are_refused():
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_resumes_in_one(tmp_path):
+def test_a_run_of_two_processes_resumes_in_one_and_is_saved_before_it_is_preempted(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -247,3 +247,8 @@ def test_a_run_of_two_processes_resumes_in_one(tmp_path):
     # Sums of 16 rows over four devices in two processes or one: a few roundings of numbers near 1.
     np.testing.assert_allclose(one["resumed"]["losses"], one["whole"]["losses"], rtol=1e-6)
     np.testing.assert_allclose(one["resumed"]["weights"], one["whole"]["weights"], rtol=1e-6, atol=1e-6)
+
+    # One of the two got SIGTERM at step 5; both saved the same step, and it is complete.
+    step, saved = first["preempted"]
+    assert second["preempted"] == [step, saved] == [step, [step]]
+    assert 5 <= step < 99
