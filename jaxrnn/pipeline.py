@@ -8,7 +8,7 @@ the run, holds for any number of processes too.
 """
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,12 +16,21 @@ from jaxtyping import Int
 
 from jaxrnn.bucketing import Batch, Buckets
 
+if TYPE_CHECKING:
+    import grain
+
 __all__ = ["buckets", "examples", "lanes", "stream"]
 
 PyTree = Any  # of arrays with one length
 
 
-def examples(arrays: PyTree, batch_size: int, *, shuffle_seed: int | None = None, shard: Any = None) -> Any:
+def examples(
+    arrays: PyTree,
+    batch_size: int,
+    *,
+    shuffle_seed: int | None = None,
+    shard: "grain.sharding.ShardOptions | None" = None,
+) -> "grain.MapDataset":
     """Return batches of rows [N, ...] taken together from arrays, like `jaxrnn.data.batches`::
 
         windows = jaxrnn.data.sliding_windows(np.memmap("closes.bin"), 100, copy=False)
@@ -55,7 +64,9 @@ def examples(arrays: PyTree, batch_size: int, *, shuffle_seed: int | None = None
     return indices.batch(batch_size, drop_remainder=True).map(load)
 
 
-def lanes(arrays: PyTree, batch_size: int, steps: int, *, shard: Any = None) -> Any:
+def lanes(
+    arrays: PyTree, batch_size: int, steps: int, *, shard: "grain.sharding.ShardOptions | None" = None
+) -> "grain.MapDataset":
     """Return the batches [B, T, ...] of `jaxrnn.data.parallel_streams`, cut from sequences [N, ...] one by one::
 
         text = np.memmap("enwik8", np.uint8)
@@ -81,7 +92,9 @@ def lanes(arrays: PyTree, batch_size: int, steps: int, *, shard: Any = None) -> 
     return grain.MapDataset.range(number).map(cut)
 
 
-def buckets(plan: Buckets, *, shuffle_seed: int | None = None, shard: Any = None) -> Any:
+def buckets(
+    plan: Buckets, *, shuffle_seed: int | None = None, shard: "grain.sharding.ShardOptions | None" = None
+) -> "grain.MapDataset":
     """Return the batches of a plan by `jaxrnn.bucketing.plan_buckets`, each a `Batch` of this process's rows::
 
         dataset = pipeline.buckets(plan, shuffle_seed=0).map(lambda batch: (batch.pad(texts), batch.lengths))
@@ -107,7 +120,9 @@ def buckets(plan: Buckets, *, shuffle_seed: int | None = None, shard: Any = None
     return batches if shuffle_seed is None else batches.shuffle(seed=shuffle_seed)
 
 
-def stream(dataset: Any, epoch: int | None = None, *, prefetch: int = 4) -> Any:
+def stream(
+    dataset: "grain.MapDataset", epoch: int | None = None, *, prefetch: int = 4
+) -> "grain.IterDataset":
     """Return a dataset's batches of one epoch, or of all epochs from 0 on without end, as a `grain.IterDataset`.
 
     Its iterators are read ahead by threads, by `prefetch` batches, and are parts of a run for

@@ -68,9 +68,9 @@ class Checkpoints:
     and the end of ``with`` waits for them. A checkpoint appears as a whole, under its step: a process killed while
     it saves leaves the one before.
 
-    In a run of several processes, all call `save` and `restore` at the same steps, with a directory that all of them
-    see. Where `save` is called after every step, a SIGTERM at one of the processes (of `jax.distributed`), which is
-    how machines are taken back, saves the run at a step that all of them reach, due or not, and sets `preempted`.
+    In a run of several processes, all call `save` and `restore` at the same steps, with a directory that all see.
+    Where `save` is called after every step, a SIGTERM at one of the processes (of `jax.distributed`), which is how
+    machines are taken back, saves the run at a step that all of them reach, due or not, and sets `preempted`.
 
     Args:
         directory: of this run alone; ``gs://`` and the like where `etils.epath` can reach them.

@@ -63,6 +63,9 @@ def train(run, mesh, checkpoints=None, killed_at=None):
     if checkpoints:
         step, run, facts = checkpoints.resume(run)
         losses = facts.get("losses", [])
+        carry, kernel = run["carry"][0].sharding, run["model"].head.kernel.sharding
+        assert (carry.mesh, carry.spec) == (mesh, P(None, "d"))
+        assert (kernel.mesh, kernel.spec) == (mesh, P(None, "d"))
     while step < STEPS:
         window = tokens[step * WINDOW : (step + 1) * WINDOW + 1]
         x, y = (jax.device_put(part, NamedSharding(mesh, P(None, "d"))) for part in (window[:-1], window[1:]))
