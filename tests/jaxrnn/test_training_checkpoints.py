@@ -1,10 +1,12 @@
 """Checkpoints: what is saved comes back bit for bit, on these devices and on others, and what is refused."""
 
+import asyncio
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +142,25 @@ def test_what_happens_after_save_has_returned_is_not_in_the_checkpoint(tmp_path)
     np.testing.assert_array_equal(again["carry"], np.arange(1_000_000.0, dtype=np.float32))
     np.testing.assert_array_equal(again["host"], np.arange(1_000_000.0))
     assert (again["data"].next, facts) == (0, {"losses": [1.0]})
+
+
+def test_saving_does_not_wait_for_the_disk_and_nothing_half_written_has_the_name_of_a_checkpoint(
+    tmp_path, monkeypatch
+):
+    released = threading.Event()
+    write = orbax.checkpoint.handlers.JsonCheckpointHandler._save_fn
+
+    async def slow(self, item, directory):
+        assert await asyncio.to_thread(released.wait, 60)
+        await write(self, item, directory)
+
+    monkeypatch.setattr(orbax.checkpoint.handlers.JsonCheckpointHandler, "_save_fn", slow)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.save(1, drawn(3))
+        assert not (tmp_path / "1").exists()
+        assert Checkpoints(tmp_path).steps == ()
+        released.set()
+    assert Checkpoints(tmp_path).steps == (1,)
 
 
 # What is refused
