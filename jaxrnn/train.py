@@ -27,7 +27,9 @@ class Epoch(NamedTuple):
     epoch: int  # counted from 0
     loss: float  # mean of the batches' losses, each batch with the same weight
     validation: float | None  # None without `validate`
-    seconds: float  # training and validation, without the checkpoint
+    seconds: (
+        float  # training and validation, without the checkpoint after it; since a resume, if there was one
+    )
 
 
 class History(NamedTuple):
@@ -233,11 +235,11 @@ class Epochs:
     def _rest_of(self, epoch: int) -> Iterator[Any]:
         """Return the epoch's batches without those that it has had before it was resumed."""
         batches = iter(self._batches(epoch))
-        if self._under_way.steps > 0:
-            if self._position.state is None or not hasattr(batches, "set_state"):
-                next(islice(batches, self._under_way.steps, self._under_way.steps), None)
-            else:
-                batches.set_state(self._position.state)
+        had, position, self._position = self._under_way.steps, self._position.state, Position()
+        if had > 0 and position is not None and hasattr(batches, "set_state"):
+            batches.set_state(position)
+        elif had > 0:
+            next(islice(batches, had, had), None)
         return batches
 
     def _look_at(self, loss: jax.Array | None, epoch: int) -> None:
