@@ -15,6 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jaxrnn
 from jaxrnn import cells, ops
 from jaxrnn.ops import pallas_tpu
+from jaxrnn.ops.pallas_tpu import chunks
 from jaxrnn.ops.pallas_tpu.sizes import MIB, Size, block_rows, choose_steps, vmem_of
 from jaxrnn.ops.planning import Target, planning_for
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
@@ -143,6 +144,18 @@ def test_two_bidirectional_layers_are_those_of_the_scan():
         results.append(step(weights, x))
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         assert rms_error(a, b) < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("reverse", "keep"), [(False, "gates"), (True, "h")])
+def test_chunks_of_blocks_change_nothing(monkeypatch, reverse, keep):
+    monkeypatch.setattr(chunks, "LARGE_COPY", 0)
+    monkeypatch.setattr(chunks, "LEAST_BLOCKS", 1)
+    monkeypatch.setattr(chunks, "MOST_BLOCKS", 2)
+    args = draw_cell(cells.LSTM, B, 96, I, H, dtype=jnp.float32)  # three blocks, each a chunk
+    marks = {"lengths": jnp.array([96, 50, 0]), "resets": jnp.zeros((B, 96), bool).at[0, 64].set(True)}
+    assert_as_good_as("scan", cells.LSTM, args, keep, reverse=reverse, **marks)
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from jax import lax
 from jaxrnn.cells import Cell
 from jaxrnn.ops import loop, scan
 from jaxrnn.ops.loop import Layer, Recurrence
-from jaxrnn.ops.pallas_tpu.backward import Gradients, run_backward
+from jaxrnn.ops.pallas_tpu import chunks
+from jaxrnn.ops.pallas_tpu.backward import Gradients
 from jaxrnn.ops.pallas_tpu.blocks import Blocks
-from jaxrnn.ops.pallas_tpu.forward import Written, run_forward
+from jaxrnn.ops.pallas_tpu.forward import Written
 from jaxrnn.ops.pallas_tpu.operands import cut_features, pack, pad_features, pad_rows
 from jaxrnn.ops.pallas_tpu.sizes import LANES, Size, block_rows, round_up
 from jaxrnn.ops.planning import Plan
@@ -65,7 +66,7 @@ def _size(cell: Cell, inputs: Recurrence) -> Size:
 def _forward(static: _Static, leaves: Sequence[Any], *, keep: bool) -> list[Any]:
     """Return h [T, B, H] and the final state; then, to keep, what the kernel wrote."""
     blocks, inputs = static.blocks, jax.tree.unflatten(static.structure, leaves)
-    written = run_forward(blocks, pack(blocks, inputs), keep_rest=keep)
+    written = chunks.forward(blocks, pack(blocks, inputs), keep_rest=keep)
     rows, hidden = inputs.states[0].h.shape
     h, *final = (_cut(array, rows, hidden) for array in (written.h, *written.final))
     return [h.astype(loop.output_dtype(inputs)), *final, *((written.h, *written.rest) if keep else ())]
@@ -96,7 +97,7 @@ def _backward(
     dh, *d_final = (
         pad_rows(pad_features(d, blocks.hidden, 1, d.ndim - 1), extra, d.ndim - 2) for d in cotangents
     )
-    found = run_backward(
+    found = chunks.backward(
         blocks,
         pack(blocks, inputs),
         Written(h, tuple(rest), None),
