@@ -46,6 +46,7 @@ class Operation:
         meaning: of what is static and the operands: the results, in operations that JAX can transform.
         results: of what is static, how many of forward's outputs are results.
         join: see `Join`; by default, batched calls are made one by one.
+        exported: what takes the place of forward and backward in a program that is exported.
     """
 
     def __init__(
@@ -57,12 +58,17 @@ class Operation:
         meaning: Callable[..., Arrays],
         results: Callable[[Any], int],
         join: Join = lambda static, operands, axes: None,
+        exported: tuple[Callable[..., Arrays], Backward] | None = None,
     ) -> None:
-        self._forward, self._backward, self._meaning = forward, backward, meaning
-        self._results, self._join = results, join
-        self._forward_p = _define(name, self._run_forward, self._shapes_of_forward)
-        self._tangent_p = _define(f"{name}_tangent", self._run_tangent, self._shapes_of_tangent)
-        self._back_p = _define(f"{name}_back", self._run_back, self._shapes_of_back)
+        self._forward, self._backward = partial(_run_forward, forward), partial(_run_back, backward, results)
+        self._meaning, self._results, self._join = meaning, results, join
+        there = (forward, backward) if exported is None else exported
+        abroad = partial(_run_forward, there[0]), partial(_run_back, there[1], results)
+        self._forward_p = _define(name, self._forward, abroad[0], self._shapes_of_forward)
+        self._tangent_p = _define(
+            f"{name}_tangent", self._run_tangent, self._run_tangent, self._shapes_of_tangent
+        )
+        self._back_p = _define(f"{name}_back", self._backward, abroad[1], self._shapes_of_back)
         ad.primitive_jvps[self._forward_p] = self._differentiate
         batching.primitive_batchers[self._forward_p] = self._batch
         _follow(self._tangent_p, self._run_tangent)
@@ -76,12 +82,9 @@ class Operation:
 
     # Forward ---------------------------------------------------------------------------------------------
 
-    def _run_forward(self, *operands: Any, static: Any, keep: bool) -> Arrays:
-        return tuple(self._forward(static, operands, keep=keep))
-
     def _shapes_of_forward(self, *operands: Any, static: Any, keep: bool) -> Arrays:
         given = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands]
-        return jax.eval_shape(partial(self._run_forward, static=static, keep=keep), *given)
+        return jax.eval_shape(partial(self._forward, static=static, keep=keep), *given)
 
     def _differentiate(self, operands: Arrays, tangents: Arrays, *, static: Any, keep: bool) -> Any:
         outputs = self._forward_p.bind(*operands, static=static, keep=True)
@@ -112,7 +115,8 @@ class Operation:
 
     def _run_tangent(self, *args: Any, static: Any, wanted: tuple[bool, ...]) -> Arrays:
         point, tangents = _cut(args, sum(wanted))
-        return jax.jvp(*self._of_wanted(static, point, wanted), tangents)[1]
+        operands = point[: len(wanted)]
+        return jax.jvp(*_of_wanted(self._meaning, static, operands, wanted), tangents)[1]
 
     def _shapes_of_tangent(self, *args: Any, static: Any, wanted: tuple[bool, ...]) -> Arrays:
         return args[len(wanted) : len(wanted) + self._results(static)]
@@ -129,15 +133,9 @@ class Operation:
             next(gradients) if ad.is_undefined_primal(t) else None for t in tangents
         ]
 
-    def _run_back(self, *args: Any, static: Any, wanted: tuple[bool, ...]) -> Arrays:
-        point, cotangents = _cut(args, self._results(static))
-        operands, outputs = point[: len(wanted)], point[len(wanted) :]
-        return tuple(self._backward(static, wanted, operands, outputs, cotangents))
-
     def _back_by_meaning(self, *args: Any, static: Any, wanted: tuple[bool, ...]) -> Arrays:
         point, cotangents = _cut(args, self._results(static))
-        function, values = self._of_wanted(static, point, wanted)
-        return jax.vjp(function, *values)[1](tuple(cotangents))
+        return gradients_of(self._meaning, static, wanted, point[: len(wanted)], cotangents)
 
     def _shapes_of_back(self, *args: Any, static: Any, wanted: tuple[bool, ...]) -> Arrays:
         return [operand for operand, asked in zip(args, wanted, strict=False) if asked]
@@ -151,35 +149,64 @@ class Operation:
         both = zip(tangents, linear, strict=True)
         return [None] * len(point) + [t if ad.is_undefined_primal(place) else None for t, place in both]
 
-    def _of_wanted(
-        self, static: Any, point: Arrays, wanted: tuple[bool, ...]
-    ) -> tuple[Callable[..., Any], Arrays]:
-        """Return the meaning as a function of the wanted operands, and these."""
-        operands = point[: len(wanted)]
 
-        def function(*values: Any) -> Arrays:
-            fresh = iter(values)
-            both = zip(operands, wanted, strict=True)
-            return tuple(self._meaning(static, *(next(fresh) if asked else given for given, asked in both)))
+def gradients_of(
+    meaning: Callable[..., Arrays],
+    static: Any,
+    wanted: tuple[bool, ...],
+    operands: Arrays,
+    cotangents: Arrays,
+) -> Arrays:
+    """Return the gradients of the wanted operands by JAX's own derivative."""
+    function, values = _of_wanted(meaning, static, operands, wanted)
+    return jax.vjp(function, *values)[1](tuple(cotangents))
 
-        return function, [operand for operand, asked in zip(operands, wanted, strict=True) if asked]
+
+def _of_wanted(
+    meaning: Callable[..., Arrays], static: Any, operands: Arrays, wanted: tuple[bool, ...]
+) -> tuple[Callable[..., Any], list[Any]]:
+    """Return the meaning as a function of the wanted operands, and these."""
+
+    def function(*values: Any) -> Arrays:
+        fresh = iter(values)
+        both = zip(operands, wanted, strict=True)
+        return tuple(meaning(static, *(next(fresh) if asked else given for given, asked in both)))
+
+    return function, [operand for operand, asked in zip(operands, wanted, strict=True) if asked]
+
+
+def _run_forward(forward: Callable[..., Arrays], *operands: Any, static: Any, keep: bool) -> Arrays:
+    return tuple(forward(static, operands, keep=keep))
+
+
+def _run_back(
+    backward: Backward, results: Callable[[Any], int], *args: Any, static: Any, wanted: tuple[bool, ...]
+) -> Arrays:
+    point, cotangents = _cut(args, results(static))
+    return tuple(backward(static, wanted, point[: len(wanted)], point[len(wanted) :], cotangents))
 
 
 def _cut(args: Arrays, linear: int) -> tuple[list[Any], list[Any]]:
     return list(args[: len(args) - linear]), list(args[len(args) - linear :])
 
 
-def _define(name: str, run: Callable[..., Arrays], shapes: Callable[..., Arrays]) -> Primitive:
-    """Return a primitive of this value."""
+def _define(
+    name: str, run: Callable[..., Arrays], exported: Callable[..., Arrays], shapes: Callable[..., Arrays]
+) -> Primitive:
+    """Return a primitive of this value, and of another one in programs that are exported."""
 
     def avals(*args: Any, **static: Any) -> list[Any]:
         return [jax.core.ShapedArray(a.shape, a.dtype) for a in shapes(*args, **static)]
+
+    def lower(context: Any, *args: Any, **static: Any) -> Any:
+        chosen = exported if context.module_context.lowering_parameters.for_export else run
+        return mlir.lower_fun(chosen, multiple_results=True)(context, *args, **static)
 
     primitive = Primitive(name)
     primitive.multiple_results = True
     primitive.def_impl(run)
     primitive.def_abstract_eval(avals)
-    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
+    mlir.register_lowering(primitive, lower)
     return primitive
 
 

@@ -65,17 +65,17 @@ def unroll(
     memory: Memory | None = None,
     platform: str | None = None,
     plan: Plan | None = None,
-    choose: Callable[..., Plan] = choose,
+    planner: Callable[..., Plan] | None = None,
     run: Recur | None = None,
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, R] of the last layer and all final states, as `reference.unroll` does.
 
-    `choose` makes the plan, where none is given; `run` is another way to compute a recurrence.
+    `planner` makes the plan, where none is given, in place of `planning.choose`; `run` is another way to compute a recurrence.
     """
     if x.shape[0] == 0:
         width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
         return jnp.zeros((0, x.shape[1], width), states[-1].h.dtype), tuple(states)
-    call = _Call(cell, precision, memory or Memory(), platform, plan, choose, run or by_loop())
+    call = _Call(cell, precision, memory or Memory(), platform, plan, planner or choose, run or by_loop())
     time = {reverse: (valid, restart_marks(resets, reverse)) for reverse in (False, True)}
     if bidirectional:
         return in_both_directions(partial(call.both, time), layers, x, states)
@@ -90,7 +90,7 @@ class _Call(NamedTuple):
     memory: Memory
     platform: str | None
     plan: Plan | None
-    choose: Callable[..., Plan]
+    planner: Callable[..., Plan]
     run: Recur
 
     def segments(self, reverse, layers, x, states, valid, restart):
@@ -142,7 +142,7 @@ class _Call(NamedTuple):
         steps, rows, features = x.shape
         size = steps, rows, features, layers[0]["weight_ih"].shape[0] // self.cell.gates
         options = {"layers": len(layers) // directions, "directions": directions, "ragged": ragged}
-        plan = self.plan or self.choose(self.cell, *size, self.platform, keep=self.memory.keep, **options)
+        plan = self.plan or self.planner(self.cell, *size, self.platform, keep=self.memory.keep, **options)
         return plan._replace(chunk=min(plan.chunk, steps))
 
 

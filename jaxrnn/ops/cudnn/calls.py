@@ -1,23 +1,8 @@
-"""The calls of cuDNN's LSTM as JAX primitives that can still be transformed in every way.
+"""The calls of cuDNN's LSTM as one operation that JAX can transform in every way (`jaxrnn.ops.primitives`).
 
-`jax.experimental.rnn.lstm` has a custom VJP: forward mode, second derivatives and `vmap` end there. Here three
-primitives have rules of their own. Values and first gradients come from cuDNN; everything else comes from the scan,
-which means the same (`by_scan`):
-
-==========  =================================  ========================================  ======================
-primitive   value                              derivative                                batched by `vmap`
-==========  =================================  ========================================  ======================
-`forward`   cuDNN                              `tangent`                                 rows joined, one call
-`tangent`   that of the scan                   that of the scan; transposed: `backward`  that of the scan
-`backward`  cuDNN, from forward's ``reserve``  that of the scan; transposed: `tangent`   that of the scan
-==========  =================================  ========================================  ======================
-
-Where a program is compiled for another platform than CUDA, or exported (JAX promises no stability of these calls),
-all three are the scan's.
-
-`jax.custom_derivatives.linear_call` inside a `jax.custom_jvp` would be shorter. But its residuals must not have
-tangents, so second derivatives fail, and it cannot be batched; what `jax.custom_batching.custom_vmap` wraps has no
-transpose.
+`jax.experimental.rnn.lstm` has a custom VJP: forward mode, second derivatives and `vmap` end there. Here values and
+first gradients come from cuDNN, everything else from the scan, which means the same (`by_scan`). So does all of it
+where a program is compiled for another platform than CUDA, or exported: JAX promises no stability of these calls.
 """
 
 import math
@@ -29,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import rnn
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from jaxrnn import cells
 from jaxrnn.ops import scan
+from jaxrnn.ops.primitives import Operation, gradients_of
 from jaxrnn.ops.reference import without_padding
 
 Arrays = Sequence[Any]
@@ -162,32 +146,6 @@ def by_scan(
     return y.swapaxes(0, 1), jnp.stack([s.h for s in finals]), jnp.stack([s.c for s in finals])
 
 
-# Of the primitives' operands, `_POINT` say where the derivative is taken: x, h, c, weights, lengths, y, reserve.
-_POINT = 7
-
-
-def _tangent_by_scan(stack: Stack, *operands: jax.Array) -> Arrays:
-    """Return the tangents of the results; the operands after `_POINT` are those of x, h, c and weights."""
-    *inputs, lengths = operands[:5]
-    return jax.jvp(partial(_with_lengths, stack, lengths), tuple(inputs), operands[_POINT:])[1]
-
-
-def _backward_by_scan(stack: Stack, *operands: jax.Array) -> Arrays:
-    """Return the gradients of x, h, c and weights; the operands after `_POINT` are those of the results."""
-    *inputs, lengths = operands[:5]
-    return jax.vjp(partial(_with_lengths, stack, lengths), *inputs)[1](tuple(operands[_POINT:]))
-
-
-def _with_lengths(stack: Stack, lengths: jax.Array, *inputs: jax.Array) -> Any:
-    x, h, c, weights = inputs
-    return by_scan(stack, x, h, c, weights, lengths)
-
-
-def _forward_by_scan(stack: Stack, x: jax.Array, *rest: jax.Array) -> Arrays:
-    reserve = _reserve(stack, x.shape[1], x.shape[0])
-    return *by_scan(stack, x, *rest), jnp.zeros(reserve.shape, reserve.dtype)
-
-
 def reserve_bytes(stack: Stack, steps: int, rows: int) -> int:
     """Return the size of what a call keeps for the backward pass; only a device with cuDNN can tell."""
     reserve = _reserve(stack, steps, rows)
@@ -202,126 +160,78 @@ def _reserve(stack: Stack, steps: int, rows: int) -> Any:
     return jax.eval_shape(partial(DEVICE.forward, stack), x, state, state, weights, lengths)[-1]
 
 
-# The primitives --------------------------------------------------------------------------------------------
-
-
-def _define(name: str, on_device: Callable[..., Any], elsewhere: Callable[..., Arrays]) -> Primitive:
-    """Return a primitive of this value, with a parameter `stack`."""
-
-    def run(*operands: jax.Array, stack: Stack) -> Any:
-        there = {DEVICE.platform: lambda *a: tuple(on_device(stack, *a))}
-        return lax.platform_dependent(*operands, **there, default=lambda *a: tuple(elsewhere(stack, *a)))
-
-    def avals(*operands: Any, stack: Stack) -> list[Any]:
-        given = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands]
-        return [
-            jax.core.ShapedArray(a.shape, a.dtype) for a in jax.eval_shape(partial(on_device, stack), *given)
-        ]
-
-    def lower(context: Any, *operands: Any, stack: Stack) -> Any:
-        exported = context.module_context.lowering_parameters.for_export
-        chosen = partial(elsewhere, stack) if exported else partial(run, stack=stack)
-        return mlir.lower_fun(chosen, multiple_results=True)(context, *operands)
-
-    primitive = Primitive(name)
-    primitive.multiple_results = True
-    primitive.def_impl(run)
-    primitive.def_abstract_eval(avals)
-    mlir.register_lowering(primitive, lower)
-    return primitive
-
-
-def _follow(primitive: Primitive, meaning: Callable[..., Arrays]) -> None:
-    """Differentiate and batch a primitive as its meaning is."""
-
-    def differentiate(operands: Arrays, tangents: Arrays, *, stack: Stack) -> Any:
-        moving = [n for n, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
-
-        def of_moving(*values: jax.Array) -> Arrays:
-            given = dict(zip(moving, values, strict=True))
-            return meaning(stack, *(given.get(n, operand) for n, operand in enumerate(operands)))
-
-        return jax.jvp(of_moving, [operands[n] for n in moving], [tangents[n] for n in moving])
-
-    def batch(operands: Arrays, axes: Arrays, *, stack: Stack) -> Any:
-        results = jax.vmap(partial(meaning, stack), in_axes=tuple(axes))(*operands)
-        return results, [0] * len(results)
-
-    ad.primitive_jvps[primitive] = differentiate
-    batching.primitive_batchers[primitive] = batch
-
-
-def _transpose_into(primitive: Primitive, other: Primitive) -> None:
-    """Let the transpose of a primitive, linear in what follows `_POINT`, be another."""
-
-    def transpose(cotangents: Arrays, *operands: Any, stack: Stack) -> Any:
-        results = other.bind(*operands[:_POINT], *map(ad.instantiate_zeros, cotangents), stack=stack)
-        wanted = map(ad.is_undefined_primal, operands[_POINT:])
-        return [None] * _POINT + [r if w else None for r, w in zip(results, wanted, strict=True)]
-
-    ad.primitive_transposes[primitive] = transpose
-
-
-forward_p = _define("cudnn_lstm", lambda stack, *a: DEVICE.forward(stack, *a), _forward_by_scan)
-tangent_p = _define("cudnn_lstm_tangent", _tangent_by_scan, _tangent_by_scan)
-backward_p = _define("cudnn_lstm_backward", lambda stack, *a: DEVICE.backward(stack, *a), _backward_by_scan)
-_follow(tangent_p, _tangent_by_scan)
-_follow(backward_p, _backward_by_scan)
-_transpose_into(tangent_p, backward_p)
-_transpose_into(backward_p, tangent_p)
+# The operation ---------------------------------------------------------------------------------------------
 
 
 def forward(
     stack: Stack, x: jax.Array, h: jax.Array, c: jax.Array, weights: jax.Array, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return outputs [B, T, D*H] and the final h and c [L*D, B, H], see `_cudnn_forward`."""
-    y, h, c, _ = forward_p.bind(x, h, c, weights, lengths, stack=stack)
+    y, h, c = LSTM(stack, x, h, c, weights, lengths)
     return y, h, c
 
 
-def _differentiate_forward(operands: Arrays, tangents: Arrays, *, stack: Stack) -> Any:
-    y, h, c, reserve = forward_p.bind(*operands, stack=stack)
-    moving = map(ad.instantiate_zeros, tangents[:4])
-    d_results = tangent_p.bind(*operands, y, reserve, *moving, stack=stack)
-    # The reserve depends on the operands, but what is computed from it is differentiated without it.
-    return [y, h, c, reserve], [*d_results, ad.Zero(jax.typeof(reserve))]
+def _here_or_there(there: Callable[..., Arrays], elsewhere: Callable[..., Arrays], *arrays: jax.Array) -> Any:
+    """Return what is computed on a device with cuDNN, or elsewhere."""
+    return lax.platform_dependent(*arrays, **{DEVICE.platform: there}, default=elsewhere)
 
 
-def _batch_forward(operands: Arrays, axes: Arrays, *, stack: Stack) -> Any:
-    """Join the axis with the rows of the batch, where all have the same weights."""
+def _forward(stack: Stack, operands: Arrays, *, keep: bool) -> Arrays:
+    def there(*operands: jax.Array) -> Arrays:
+        return tuple(DEVICE.forward(stack, *operands))[: 4 if keep else 3]
+
+    return _here_or_there(there, lambda *operands: _forward_elsewhere(stack, operands, keep=keep), *operands)
+
+
+def _backward(
+    stack: Stack, wanted: tuple[bool, ...], operands: Arrays, outputs: Arrays, cotangents: Arrays
+) -> Arrays:
+    count = len(operands)
+
+    def there(*arrays: jax.Array) -> Arrays:
+        y, _, _, reserve, *cotangents = arrays[count:]
+        gradients = DEVICE.backward(stack, *arrays[:count], y, reserve, *cotangents)
+        return tuple(gradient for gradient, want in zip(gradients, wanted, strict=False) if want)
+
+    def elsewhere(*arrays: jax.Array) -> Arrays:
+        return _backward_elsewhere(stack, wanted, arrays[:count], (), arrays[count + 4 :])
+
+    return _here_or_there(there, elsewhere, *operands, *outputs, *cotangents)
+
+
+def _forward_elsewhere(stack: Stack, operands: Arrays, *, keep: bool) -> Arrays:
+    results = by_scan(stack, *operands)
+    if not keep:
+        return results
+    rows, steps, _ = operands[0].shape
+    reserve = _reserve(stack, steps, rows)
+    return *results, jnp.zeros(reserve.shape, reserve.dtype)
+
+
+def _backward_elsewhere(
+    stack: Stack, wanted: tuple[bool, ...], operands: Arrays, outputs: Arrays, cotangents: Arrays
+) -> Arrays:
+    return gradients_of(by_scan, stack, wanted, operands, cotangents)
+
+
+def _join(stack: Stack, operands: Arrays, axes: Sequence[int | None]) -> Arrays | None:
+    """Join what is batched with the rows of the batch, where all have the same weights."""
+    if axes[3] is not None:
+        return None
     count = next(o.shape[a] for o, a in zip(operands, axes, strict=True) if a is not None)
-    if axes[3] is not None or count == 0:
-        y, h, c = jax.vmap(partial(by_scan, stack), in_axes=tuple(axes))(*operands)
-    else:
 
-        def joined(n: int, to: int) -> jax.Array:
-            operand, axis = operands[n], axes[n]
-            if axis is None:
-                operand, axis = jnp.repeat(operand[None], count, 0), 0
-            return lax.collapse(jnp.moveaxis(operand, axis, to), to, to + 2)
+    def joined(n: int, to: int) -> jax.Array:
+        operand, axis = operands[n], axes[n]
+        if axis is None:
+            operand, axis = jnp.repeat(operand[None], count, 0), 0
+        return lax.collapse(jnp.moveaxis(operand, axis, to), to, to + 2)
 
-        weights, lengths = operands[3], joined(4, 0)
-        y, h, c, _ = forward_p.bind(joined(0, 0), joined(1, 1), joined(2, 1), weights, lengths, stack=stack)
-        y = y.reshape(count, -1, *y.shape[1:])
-        h, c = (jnp.moveaxis(s.reshape(s.shape[0], count, -1, s.shape[-1]), 1, 0) for s in (h, c))
-    return [y, h, c, _reserves(operands, axes, stack)], [0] * 4
+    y, h, c = LSTM(stack, joined(0, 0), joined(1, 1), joined(2, 1), operands[3], joined(4, 0))
+    apart = [jnp.moveaxis(s.reshape(s.shape[0], count, -1, s.shape[-1]), 1, 0) for s in (h, c)]
+    return [y.reshape(count, -1, *y.shape[1:]), *apart]
 
 
-def _reserves(operands: Arrays, axes: Arrays, stack: Stack) -> jax.Array:
-    """Return one reserve per call.
-
-    Only a gradient function that left the `vmap` reads them. Anywhere else this loop of calls computes what
-    nobody reads, and XLA removes it.
-    """
-    operands = [lax.stop_gradient(o) for o in operands]
-    batched = [None if a is None else jnp.moveaxis(o, a, 0) for o, a in zip(operands, axes, strict=True)]
-
-    def one(row: Arrays) -> jax.Array:
-        mine = (o if r is None else r for o, r in zip(operands, row, strict=True))
-        return forward_p.bind(*mine, stack=stack)[-1]
-
-    return lax.map(one, batched)
-
-
-ad.primitive_jvps[forward_p] = _differentiate_forward
-batching.primitive_batchers[forward_p] = _batch_forward
+LSTM = Operation(
+    "cudnn_lstm", forward=_forward, backward=_backward, meaning=by_scan, results=lambda stack: 3, join=_join,
+    exported=(_forward_elsewhere, _backward_elsewhere),
+)  # fmt: skip

@@ -65,7 +65,7 @@ def unroll(
 
     return scan.unroll(
         cell, layers, x, states, valid, resets, reverse=reverse, bidirectional=bidirectional,
-        precision=_served_precision(precision), memory=memory, choose=plan,
+        precision=_served_precision(precision), memory=memory, planner=plan,
         run=by_kernels(allowed, interpret=interpret),
     )  # fmt: skip
 
