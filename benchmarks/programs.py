@@ -14,12 +14,20 @@ from dataclasses import dataclass
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*->.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w\-]*)\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
+_BRANCHES = re.compile(
+    r"(?:branch_computations|called_computations)=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)"
+)
 _TRIPS = re.compile(r"known_trip_count\D*(\d+)")
 # What costs nothing at run time: names, views, and what is folded into the loop itself.
 _FREE = frozenset(
     ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "while")
 )
 _PRODUCTS = frozenset(("dot", "convolution"))
+# What devices do together; of one that is split in two (`all-reduce-start`, `all-reduce-done`), the start.
+_COLLECTIVE = re.compile(
+    r"(all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast)"
+    r"(-start)?"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Instruction:
     opcode: str
     calls: tuple[str, ...]
     trips: int | None = None  # of a loop whose count is known
+    branches: tuple[str, ...] = ()  # the computations that it chooses from, or starts beside itself
 
     @property
     def is_scalar(self) -> bool:
@@ -59,6 +68,15 @@ def loops(text: str) -> list[Loop]:
     return list(_loops(computations, entry, 0))
 
 
+def collectives(text: str) -> Counter[tuple[str, int]]:
+    """Count the collectives of an optimized HLO module: {(opcode, number of loops around it): count}.
+
+    A collective of many arrays at once is one. What a loop holds runs once in each of its rounds.
+    """
+    computations, entry = _parse(text)
+    return Counter(_collectives(computations, entry, 0))
+
+
 def launched(found: list[Loop]) -> int:
     """Return how many kernels the loops launch in all, those of a loop in a loop as often as it runs."""
     total, rounds = 0, [1]
@@ -86,9 +104,27 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
                     found["opcode"],
                     tuple(_CALLED.findall(line)),
                     int(trips[1]) if trips and found["opcode"] == "while" else None,
+                    tuple(_branches(line)),
                 )
             )
     return computations, entry
+
+
+def _branches(line: str) -> Iterator[str]:
+    for several, one in _BRANCHES.findall(line):
+        yield from (name.strip().lstrip("%") for name in (several or one).split(","))
+
+
+def _collectives(
+    computations: dict[str, list[Instruction]], name: str, depth: int
+) -> Iterator[tuple[str, int]]:
+    for instruction in computations.get(name, []):
+        if found := _COLLECTIVE.fullmatch(instruction.opcode):
+            yield found[1], depth
+            continue
+        inside = depth + (instruction.opcode == "while")
+        for called in (*instruction.calls, *instruction.branches):
+            yield from _collectives(computations, called, inside)
 
 
 def _loops(computations: dict[str, list[Instruction]], name: str, depth: int) -> Iterator[Loop]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks.programs import Loop, launched, loops
+from benchmarks.programs import Loop, collectives, launched, loops
 
 TEXT = """
 HloModule jit_f, is_scheduled=true
@@ -70,3 +70,42 @@ def test_the_loop_of_a_compiled_scan_is_read():
 
     (loop,) = loops(jax.jit(run).lower(jnp.ones((64, 64)), jnp.ones((8, 64))).compile().as_text())
     assert (loop.trips, loop.products, loop.updates) == (11, 1, 1)
+
+
+COLLECTIVE = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%one (c: f32[4]) -> f32[4] {
+  ROOT %send = f32[4]{0} collective-permute(%c), source_target_pairs={{0,1}}
+}
+
+%other (d: f32[4]) -> f32[4] {
+  ROOT %d = f32[4]{0} parameter(0)
+}
+
+%inner (e: f32[4]) -> f32[4] {
+  %gather = (f32[1]{0:T(256)}, f32[4]{0:T(256)S(1)}) all-gather-start(%e), dimensions={0}
+  ROOT %done = f32[4]{0} all-gather-done(%gather)
+}
+
+%outer (f: f32[4]) -> f32[4] {
+  %while.1 = f32[4]{0} while(%f), body=%inner, condition=%c
+  ROOT %choice = f32[4]{0} conditional(%p, %f, %f), branch_computations={%one, %other}
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %while.2 = f32[4]{0} while(%x), body=%outer, condition=%c
+  ROOT %all = (f32[4]{0}, /*index=1*/f32[]) all-reduce(%while.2, %n), to_apply=%add
+}
+"""
+
+
+def test_collectives_are_counted_by_the_loops_around_them():
+    assert collectives(COLLECTIVE) == {
+        ("all-reduce", 0): 1,  # of two arrays
+        ("collective-permute", 1): 1,  # in a branch
+        ("all-gather", 2): 1,  # started and done
+    }
+    assert collectives(TEXT) == {}
