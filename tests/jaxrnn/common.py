@@ -1,5 +1,8 @@
 """What the tests of layers and unrolls share: NumPy draws, and every number of a forward and a backward pass."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -102,3 +105,11 @@ def scalar(function: Callable[..., Any]) -> Callable[..., jax.Array]:
 
 def _weighted(values: jax.Array) -> jax.Array:
     return jnp.sum(jnp.cos(jnp.arange(values.size, dtype=values.dtype)) * values.ravel())
+
+
+def printed(module: str, *arguments: str) -> Any:
+    """Run a module as a process of its own; return what is in the last line of JSON that it prints."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])

@@ -4,14 +4,12 @@ Needs the compilers of the extra `aot`; where one is missing, its tests are skip
 """
 
 import importlib.util
-import json
-import subprocess
-import sys
 
 import jax
 import pytest
 
 from jaxrnn.ops.pallas_gpu import OLDEST_JAX
+from tests.jaxrnn.common import printed
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +31,6 @@ def counted(device, cell, dtype="float32", implementation="scan", rows=16, hidde
         pytest.skip(f"no compiler for {device}: pip install 'jaxrnn[aot]'")
     size = f"{rows},{steps},64,{hidden}"
     return printed("benchmarks.ahead", device, cell, size, dtype, implementation)
-
-
-def printed(module, *arguments):
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
