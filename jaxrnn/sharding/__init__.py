@@ -1,5 +1,6 @@
 """Recurrent networks on many devices, by JAX's own partitioning."""
 
 from jaxrnn.sharding.data import data_parallel
+from jaxrnn.sharding.time import wavefront
 
-__all__ = ["data_parallel"]
+__all__ = ["data_parallel", "wavefront"]

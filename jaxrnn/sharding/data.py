@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxrnn.sharding.specs import axis_at, check_mesh, check_rows, leaf_specs, placed
+from jaxrnn.sharding.specs import axis_at, check_mesh, check_rows, leaf_specs, of_shard, placed
 
 Tree = Any  # of arrays
 
@@ -131,7 +131,7 @@ class _Shards:
     def _in_shard(self, structure, moved, whole, state, batch):
         weights, keys, changing, rest = state
         shard = lax.axis_index(self.axis)
-        keys = jax.tree.map(partial(_of_shard, shard), keys)
+        keys = jax.tree.map(partial(of_shard, shard), keys)
         leaves, tree = jax.tree.flatten(((weights, keys, changing, rest), batch))
 
         def total(given):
@@ -171,13 +171,6 @@ def _checked(result: Any, aux: bool) -> tuple[Any, ...]:
             f"{jnp.shape(count)}."
         )
     return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)), count, *rest
-
-
-def _of_shard(shard: jax.Array, key: jax.Array) -> jax.Array:
-    """Return a key, or keys, that no other shard has."""
-    if key.ndim:
-        return jax.vmap(partial(_of_shard, shard))(key)
-    return jax.random.fold_in(key, shard)
 
 
 def _is_primal(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """What says where arrays lie: meshes and `PartitionSpec`s, checked and spread over trees."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,13 @@ def placed(tree: Tree, mesh: Mesh, specs: Tree) -> Tree:
     leaves, structure = jax.tree.flatten(tree)
     shardings = [NamedSharding(mesh, spec) for spec in leaf_specs(specs, tree)]
     return structure.unflatten(map(jax.reshard, leaves, shardings))
+
+
+def of_shard(shard: jax.Array, key: jax.Array) -> jax.Array:
+    """Return a key, or keys, that no other shard has."""
+    if key.ndim:
+        return jax.vmap(partial(of_shard, shard))(key)
+    return jax.random.fold_in(key, shard)
 
 
 def axis_at(spec: PartitionSpec, axis: str) -> int | None:

@@ -1,7 +1,7 @@
 """Time spread over devices: each takes a stretch of every row, and the state passes from one to the next."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +64,9 @@ def wavefront(
     call = _Call(devices, micro_batches, axis, time_axis, state_axis)
     rows = _check(call, mesh, inputs, resets)
     if isinstance(model, RecurrentLayer):
-        state = _zeros(model, inputs, time_axis, rows) if state is None else state
-    elif state is None:
-        raise ValueError("state=None is for layers of jaxrnn, which begin with zeros. Pass the state to begin with.")
+        _check_layer(model, time_axis)
+    if state is None:
+        state = _zeros(model, rows)
     if lengths is not None:
         lengths = check_lengths(lengths, rows, jax.tree.leaves(inputs)[0].shape[time_axis])
     structure, *arrays = nnx.split(model, nnx.Param, nnx.RngKey, ...)
@@ -86,3 +86,125 @@ def wavefront(
     if jax.tree.leaves(changed):
         nnx.update(model, changed)
     return outputs, final
+
+
+class _Call(NamedTuple):
+    """How arrays are cut."""
+
+    devices: int  # D
+    micro_batches: int  # M
+    axis: str
+    time_axis: int
+    state_axis: int
+
+    def cut(self, tree: Tree, rows_axis: int) -> Tree:
+        """Cut rows into micro-batches, [M, ...] with an M-th of the rows each."""
+
+        def of(array):
+            shape = list(array.shape)
+            shape[rows_axis : rows_axis + 1] = self.micro_batches, shape[rows_axis] // self.micro_batches
+            return jnp.moveaxis(array.reshape(shape), rows_axis, 0)
+
+        return jax.tree.map(of, tree)
+
+    def join(self, tree: Tree, rows_axis: int) -> Tree:
+        """Undo `cut`."""
+
+        def of(array):
+            shape = list(array.shape[1:])
+            shape[rows_axis] *= self.micro_batches
+            return jnp.moveaxis(array, 0, rows_axis).reshape(shape)
+
+        return jax.tree.map(of, tree)
+
+    def queue(self, tree: Tree, device: jax.Array) -> Tree:
+        """Return, of micro-batches [M, ...], that of each tick on a device, zeros where there is none."""
+        wait, ticks = self.devices - 1, self.micro_batches + self.devices - 1
+
+        def of(array):
+            padded = jnp.pad(array, [(wait, wait), *[(0, 0)] * (array.ndim - 1)])
+            return lax.dynamic_slice_in_dim(padded, wait - device, ticks)
+
+        return jax.tree.map(of, tree)
+
+    def worked_on(self, tree: Tree, device: jax.Array) -> Tree:
+        """Return, of all ticks [M + D - 1, ...], those of the micro-batches [M, ...] on a device."""
+        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, device, self.micro_batches), tree)
+
+
+def _in_shard(structure, call, arrays, inputs, state, lengths, resets):
+    weights, keys, changing = arrays
+    device, rows_axis = lax.axis_index(call.axis), 1 - call.time_axis
+    keys = jax.tree.map(partial(of_shard, device), keys)
+    if lengths is not None:
+        steps = jax.tree.leaves(inputs)[0].shape[call.time_axis]
+        lengths = jnp.clip(lengths - device * steps, 0, steps)
+    cuts = ((inputs, rows_axis), (resets, rows_axis), (lengths, 0), (state, call.state_axis))
+    pieces = [call.queue(call.cut(tree, at), device) for tree, at in cuts]
+
+    def tick(carried, xs):
+        received, changing = carried
+        number, (inputs, resets, lengths, initial) = xs
+        waiting = (device > 0) & (number >= device)
+        state = jax.tree.map(partial(jnp.where, waiting), received, initial)
+        options = {"lengths": lengths, "resets": resets}
+        module = nnx.merge(structure, weights, keys, changing)
+        outputs, after = module(
+            inputs, state, **{name: value for name, value in options.items() if value is not None}
+        )
+        changing = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngKey)))
+        sent = lax.ppermute(after, call.axis, [(d, d + 1) for d in range(call.devices - 1)])
+        return (sent, changing), (outputs, after)
+
+    nothing = jax.tree.map(lambda a: jnp.zeros_like(a[0]), pieces[-1])
+    ticks = jnp.arange(call.micro_batches + call.devices - 1)
+    (_, changing), found = lax.scan(tick, (nothing, changing), (ticks, pieces))
+    outputs, after = call.worked_on(found, device)
+    last = device == call.devices - 1
+    final = lax.psum(jax.tree.map(lambda a: jnp.where(last, a, 0), after), call.axis)
+    return call.join(outputs, rows_axis), call.join(final, call.state_axis), changing
+
+
+def _check(call: _Call, mesh: Mesh, inputs: Tree, resets: Any) -> int:
+    """Return the number of rows."""
+    if call.time_axis not in (0, 1):
+        raise ValueError(f"time_axis={call.time_axis} is neither 0 nor 1: rows lie along the other of the two.")
+    if call.micro_batches < 1:
+        raise ValueError(f"micro_batches={call.micro_batches}: expected at least 1.")
+    shapes = {jnp.shape(array)[:2] for array in jax.tree.leaves((inputs, resets))}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise ValueError(
+            f"inputs and resets should all begin with the same two axes, time and rows, got {sorted(shapes)}."
+        )
+    shape = shapes.pop()
+    steps, rows = shape[call.time_axis], shape[1 - call.time_axis]
+    check_divides("time steps", steps, mesh, call.axis, "Fill up with padding, and give lengths.")
+    if rows % call.micro_batches:
+        raise ValueError(
+            f"{rows} rows cannot be cut into {call.micro_batches} micro-batches of equal size. Choose micro_batches "
+            "among the divisors, or fill up with rows of length 0."
+        )
+    return rows
+
+
+def _check_layer(layer: RecurrentLayer, time_axis: int) -> None:
+    if layer.bidirectional:
+        raise ValueError(
+            "wavefront needs a layer of one direction: the reverse direction would begin on the last device. "
+            "Spread rows instead (data_parallel)."
+        )
+    if time_axis != int(layer.batch_first):
+        raise ValueError(
+            f"time_axis={time_axis}, but the layer has batch_first={layer.batch_first}. Pass "
+            f"time_axis={int(layer.batch_first)}."
+        )
+
+
+def _zeros(model: nnx.Module, rows: int) -> Any:
+    """Return the state with which a layer begins when it is given none."""
+    if not isinstance(model, RecurrentLayer):
+        raise ValueError(
+            f"state=None: only layers of jaxrnn are known to begin with zeros, not {type(model).__name__}. "
+            "Pass the state to begin with."
+        )
+    return model._returned(model._initial_states(None, rows))
