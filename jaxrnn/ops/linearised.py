@@ -225,15 +225,15 @@ def _residuals(part: _Part, number: int, start: jax.Array, piece: _Chunk, below:
         return Residuals(derivative.keep(pre, cell.state(h_before, *rest), layer.own), h_before, h)
     if left.h is not None:
         h, h_before = _stored(part, left.h, initial.h, start, piece)
-        return Residuals(unpacked(_slice(part, left.kept, start), layer), h_before, h)
+        return Residuals(unpacked(_slice(part, left.kept, start), cell, layer), h_before, h)
     assert derivative.output is not None
-    kept = unpacked(_slice(part, left.kept, start), layer)
+    kept = unpacked(_slice(part, left.kept, start), cell, layer)
     h = derivative.output(kept, layer.own)
     previous, inside = _previous(part, start)
     if part.inputs.valid is not None:
         inside = inside & _at(part.inputs.valid, previous)
     of_previous = tuple(_at(array, previous) for array in left.kept)
-    entering = jnp.where(inside, derivative.output(unpacked(of_previous, layer), layer.own), initial.h)
+    entering = jnp.where(inside, derivative.output(unpacked(of_previous, cell, layer), layer.own), initial.h)
     return Residuals(kept, _before(part, h, entering, piece), h)
 
 

@@ -165,7 +165,7 @@ def _part(
 
     def read(h, left):
         if unwritten:
-            h = unwritten(unpacked(left[last].kept, inputs.layers[last]), inputs.layers[last].own)
+            h = unwritten(unpacked(left[last].kept, cell, inputs.layers[last]), inputs.layers[last].own)
         if stored[last]:
             left = (*left[:last], left[last]._replace(h=h))
         return h, left
@@ -189,11 +189,9 @@ def _packed(kept: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     return (jnp.concatenate(kept, axis=-1),) if len(kept) > 1 else kept
 
 
-def unpacked(kept: tuple[jax.Array, ...], layer: Layer) -> tuple[jax.Array, ...]:
-    """Return the arrays of what may have been packed, each as wide as the state."""
-    if layer.weight_hr is not None:  # then nothing is packed, since the state is not as wide as the gates
-        return kept
-    width = layer.weight_hh.shape[-1]
+def unpacked(kept: tuple[jax.Array, ...], cell: Cell, layer: Layer) -> tuple[jax.Array, ...]:
+    """Return the arrays of what may have been packed, each as wide as a gate."""
+    width = layer.weight_hh.shape[0] // cell.gates
     return tuple(part for array in kept for part in jnp.split(array, array.shape[-1] // width, axis=-1))
 
 
