@@ -17,6 +17,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _BRANCHES = re.compile(
     r"(?:branch_computations|called_computations)=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)"
 )
+_CHAIN = re.compile(r'chain_id="([^"]*)"')
 _TRIPS = re.compile(r"known_trip_count\D*(\d+)")
 # What costs nothing at run time: names, views, and what is folded into the loop itself.
 _FREE = frozenset(
@@ -39,6 +40,7 @@ class Instruction:
     calls: tuple[str, ...]
     trips: int | None = None  # of a loop whose count is known
     branches: tuple[str, ...] = ()  # the computations that it chooses from, or starts beside itself
+    chain: str | None = None  # of a collective in parts, what these have in common
 
     @property
     def is_scalar(self) -> bool:
@@ -71,10 +73,18 @@ def loops(text: str) -> list[Loop]:
 def collectives(text: str) -> Counter[tuple[str, int]]:
     """Count the collectives of an optimized HLO module: {(opcode, number of loops around it): count}.
 
-    A collective of many arrays at once is one. What a loop holds runs once in each of its rounds.
+    A collective of many arrays at once is one. What a loop holds runs once in each of its rounds. One that a TPU
+    starts, carries on in the rounds of a loop beside what they compute, and ends (`chain_id`), is counted where it starts.
     """
     computations, entry = _parse(text)
-    return Counter(_collectives(computations, entry, 0))
+    found: Counter[tuple[str, int]] = Counter()
+    chains: dict[tuple[str, str], int] = {}
+    for opcode, depth, chain in _collectives(computations, entry, 0):
+        if chain:
+            chains[opcode, chain] = min(depth, chains.get((opcode, chain), depth))
+        else:
+            found[opcode, depth] += 1
+    return found + Counter((opcode, depth) for (opcode, _), depth in chains.items())
 
 
 def launched(found: list[Loop]) -> int:
@@ -105,6 +115,7 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
                     tuple(_CALLED.findall(line)),
                     int(trips[1]) if trips and found["opcode"] == "while" else None,
                     tuple(_branches(line)),
+                    chain[1] if (chain := _CHAIN.search(line)) else None,
                 )
             )
     return computations, entry
@@ -117,10 +128,10 @@ def _branches(line: str) -> Iterator[str]:
 
 def _collectives(
     computations: dict[str, list[Instruction]], name: str, depth: int
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[tuple[str, int, str | None]]:
     for instruction in computations.get(name, []):
         if found := _COLLECTIVE.fullmatch(instruction.opcode):
-            yield found[1], depth
+            yield found[1], depth, instruction.chain
             continue
         inside = depth + (instruction.opcode == "while")
         for called in (*instruction.calls, *instruction.branches):

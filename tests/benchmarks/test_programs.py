@@ -86,6 +86,7 @@ COLLECTIVE = """
 }
 
 %inner (e: f32[4]) -> f32[4] {
+  %part = f32[4]{0} reduce-scatter(%e), dimensions={0}, frontend_attributes={chain_id="7"}, to_apply=%add
   %gather = (f32[1]{0:T(256)}, f32[4]{0:T(256)S(1)}) all-gather-start(%e), dimensions={0}
   ROOT %done = f32[4]{0} all-gather-done(%gather)
 }
@@ -96,7 +97,8 @@ COLLECTIVE = """
 }
 
 ENTRY %main (x: f32[4]) -> f32[4] {
-  %while.2 = f32[4]{0} while(%x), body=%outer, condition=%c
+  %start = f32[4]{0} reduce-scatter(%x), dimensions={0}, frontend_attributes={chain_id="7"}, to_apply=%add
+  %while.2 = f32[4]{0} while(%start), body=%outer, condition=%c
   ROOT %all = (f32[4]{0}, /*index=1*/f32[]) all-reduce(%while.2, %n), to_apply=%add
 }
 """
@@ -107,5 +109,6 @@ def test_collectives_are_counted_by_the_loops_around_them():
         ("all-reduce", 0): 1,  # of two arrays
         ("collective-permute", 1): 1,  # in a branch
         ("all-gather", 2): 1,  # started and done
+        ("reduce-scatter", 0): 1,  # goes on beside the loops
     }
     assert collectives(TEXT) == {}
