@@ -74,7 +74,7 @@ def collectives(text: str) -> Counter[tuple[str, int]]:
     """Count the collectives of an optimized HLO module: {(opcode, number of loops around it): count}.
 
     A collective of many arrays at once is one. What a loop holds runs once in each of its rounds. One that a TPU
-    starts, carries on in the rounds of a loop beside what they compute, and ends (`chain_id`), is counted where it starts.
+    starts, carries on beside what the rounds of a loop compute, and ends (`chain_id`), is counted where it starts.
     """
     computations, entry = _parse(text)
     found: Counter[tuple[str, int]] = Counter()

@@ -1,6 +1,19 @@
 """PyTorch's recurrent networks in JAX and Flax NNX."""
 
-from jaxrnn import bucketing, cells, data, init, losses, models, ops, optim, pipeline, sequence, train
+from jaxrnn import (
+    bucketing,
+    cells,
+    data,
+    init,
+    losses,
+    models,
+    ops,
+    optim,
+    pipeline,
+    sequence,
+    sharding,
+    train,
+)
 from jaxrnn.allocator import keep_memory
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
@@ -33,6 +46,7 @@ __all__ = [
     "save",
     "scan_loss",
     "sequence",
+    "sharding",
     "state_dict",
     "stream",
     "train",

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxrnn.sharding.specs import axis_at, check_mesh, check_rows, leaf_specs, of_shard, placed
+from jaxrnn.sharding.common import agreed, axis_at, check_mesh, check_rows, leaf_specs, of_shard, on_each
 
 Tree = Any  # of arrays
 
@@ -40,21 +40,26 @@ def data_parallel(
         mean = jaxrnn.sharding.data_parallel(loss, mesh, (rows, rows, jax.P("data")))
         value, gradients = nnx.value_and_grad(mean)(model, x, y, lengths)
 
-    Each device computes the gradient of its own sum from beginning to end. One round of reductions follows; no loop
-    holds one, whatever the backend: under automatic partitioning it depends on the compiler whether weight gradients
-    that are added up in a loop are reduced after it or in each of its rounds (`docs/scaling.md` counts them).
+    Each device computes the gradient of its own sum from beginning to end. One round of reductions follows, and no
+    loop holds one, whatever the backend. Under automatic partitioning it depends on the compiler whether gradients
+    that a loop adds up are reduced after it or in each of its rounds (`docs/scaling.md` counts them).
 
-    * `model`: an `nnx.Module`, or any tree of arrays; the same on all devices. Random streams are advanced as by one
-      call, and each device draws from keys of its own. What else a module changes, running statistics, is averaged.
+    * `model`: an `nnx.Module`, or any tree of arrays; the same on all devices. Random streams go on as after one
+      call, and each device draws by keys of its own. What else a module changes, running statistics, is averaged.
     * `batch_specs`: a `PartitionSpec` per argument, or a tree of them, as for `jax.shard_map`; they name `axis`
       where the rows are. An argument without rows, the same on all devices, has ``PartitionSpec()``.
     * `aux_specs`: with it, `loss` returns a third value, of these specs, and the result is ``(mean, third)``, for
-      ``has_aux=True``: the states at the end of a window, say. No gradient flows through it. What its specs leave on
-      all devices has to be the same on them.
+      ``has_aux=True``: the states at the end of a window, say. No gradient flows through it. What its specs leave
+      on all devices has to be the same on them.
 
     The count is a constant to the gradient. A penalty of the weights is multiplied by the count. Over no element at
     all the mean is NaN, and its gradient zero. Gradients with respect to all arguments are there; forward mode and
-    second derivatives are not. Other axes of the mesh are left to the compiler.
+    second derivatives are not. The loss may spread units or time over other axes of the mesh. Compiled code cannot
+    look at lengths: check them before (`jaxrnn.lengths.check_lengths`).
+
+    Raises:
+        ValueError: no such axis; rows that the devices cannot share evenly, or none; a sum that is no scalar.
+        TypeError: a loss that returns something else.
     """
     check_mesh(mesh, axis)
     shards = _Shards(loss, mesh, batch_specs, axis, aux_specs)
@@ -96,7 +101,7 @@ class _Shards:
         def forward(primals):
             leaves, tree = jax.tree.flatten(primals, is_leaf=_is_primal)
             moved = frozenset(n for n, leaf in enumerate(leaves) if leaf.perturbed and _is_float(leaf.value))
-            arrays = tree.unflatten([leaf.value for leaf in leaves])
+            arrays = jax.tree.unflatten(tree, [leaf.value for leaf in leaves])
             value, rest, gradients = self._on_all(structure, moved, arrays)
             return (value, rest), (arrays, dict(zip(sorted(moved), gradients, strict=True)))
 
@@ -107,7 +112,7 @@ class _Shards:
                 (cotangents[0] * gradients[n]).astype(leaf.dtype) if n in gradients else None
                 for n, leaf in enumerate(leaves)
             ]
-            return (tree.unflatten(scaled),)
+            return (jax.tree.unflatten(tree, scaled),)
 
         mean.defvjp(forward, backward, symbolic_zeros=True)
         return mean(arrays)
@@ -117,16 +122,14 @@ class _Shards:
         everywhere, specs = PartitionSpec(), ((PartitionSpec(),) * 4, self.batch_specs)
         flat_specs = leaf_specs(specs, arrays)
         whole = {n for n in moved if axis_at(flat_specs[n], self.axis) is None}
-        in_shard = jax.shard_map(
+        in_shard = on_each(
             partial(self._in_shard, structure, sorted(moved), whole),
-            mesh=self.mesh,
-            in_specs=specs,
-            out_specs=(everywhere, (self.aux_specs, everywhere), [flat_specs[n] for n in sorted(moved)]),
-            axis_names={self.axis},
-            # With replication tracked, gradients of what all devices share are summed where it is used: in the loops.
-            check_vma=False,
+            self.mesh,
+            self.axis,
+            specs,
+            (everywhere, (self.aux_specs, everywhere), [flat_specs[n] for n in sorted(moved)]),
         )
-        return in_shard(*placed(arrays, self.mesh, specs))
+        return in_shard(*arrays)
 
     def _in_shard(self, structure, moved, whole, state, batch):
         weights, keys, changing, rest = state
@@ -135,7 +138,8 @@ class _Shards:
         leaves, tree = jax.tree.flatten(((weights, keys, changing, rest), batch))
 
         def total(given):
-            (weights, *others), batch = tree.unflatten([given.get(n, leaf) for n, leaf in enumerate(leaves)])
+            all_leaves = [given.get(n, leaf) for n, leaf in enumerate(leaves)]
+            (weights, *others), batch = jax.tree.unflatten(tree, all_leaves)
             model = nnx.merge(structure, weights, *others)
             value, count, *aux = _checked(self.loss(model, *batch), aux=bool(self.aux_specs))
             changed = nnx.state(model, nnx.All(nnx.Variable, nnx.Not(nnx.Any(nnx.Param, nnx.RngKey))))
@@ -143,17 +147,10 @@ class _Shards:
 
         given = {n: leaves[n] for n in moved}
         (value, (count, aux, changed)), gradients = jax.value_and_grad(total, has_aux=True)(given)
-        averaged = [leaf for leaf in jax.tree.leaves(changed) if _is_float(leaf)]
-        summed = value, count, {n: gradients[n] for n in whole}, averaged
-        value, count, reduced, averaged = lax.psum(summed, self.axis)
+        value, count, reduced = lax.psum((value, count, {n: gradients[n] for n in whole}), self.axis)
         count_or_one = jnp.where(count == 0, 1, count)
         gradients = [(gradients | reduced)[n] / count_or_one for n in moved]
-        return value / count, (aux, self._averaged(changed, averaged)), gradients
-
-    def _averaged(self, changed: Tree, sums: list[jax.Array]) -> Tree:
-        leaves, tree = jax.tree.flatten(changed)
-        found, shards = iter(sums), lax.axis_size(self.axis)
-        return tree.unflatten([next(found) / shards if _is_float(leaf) else leaf for leaf in leaves])
+        return value / count, (aux, agreed(changing, changed, self.axis)), gradients
 
 
 def _checked(result: Any, aux: bool) -> tuple[Any, ...]:

@@ -6,37 +6,40 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxrnn import checks
 from jaxrnn.cells import Cell, Derivative, Residuals
 from jaxrnn.layers.recurrent import RecurrentLayer
 from jaxrnn.lengths import check_lengths
 from jaxrnn.sequence import PackedSequence
-from jaxrnn.sharding.specs import check_divides, check_mesh, placed
+from jaxrnn.sharding.common import check_divides, check_mesh, lay, on_each
 
 
 class HiddenSharded(nnx.Module):
     """A layer whose hidden units are spread over the devices along an axis of a mesh.
 
-    Of D devices, each owns H / D units: their rows of all weights and biases, their gates and their ``c``, forward and
-    backward. Every unit reads all of h, so one all-gather of ``h`` [B, H] follows each step, and going back, one
-    reduce-scatter of its cotangent precedes it: the only collectives in the loops over steps. Example::
+    Of D devices, each owns H / D units: their rows of all weights and biases, their gates and their ``c``, forward
+    and backward. Every unit reads all of h, so an all-gather of ``h`` [B, H] ends each step and, going back, a
+    reduce-scatter of its cotangent begins it: the only collectives in the loops over steps. Example::
 
         mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
-        wide = jaxrnn.sharding.HiddenSharded(jaxrnn.LSTM(1024, 16384, rngs=rngs), mesh)
+        with jax.default_device(jax.devices("cpu")[0]):  # no chip need hold all of it
+            layer = jaxrnn.LSTM(1024, 16384, rngs=rngs)
+        wide = jaxrnn.sharding.HiddenSharded(layer, mesh)
         output, (h, c) = wide(x)
         jaxrnn.save(wide.gathered(), "wide.safetensors")
 
-    A call takes the layer's arguments, but for packed sequences, and returns what the layer returns: ``output`` and h
-    whole on every device, the state's other fields spread along their features. Parameters have the layer's names and
-    are seen gate-major: [G*H, I] is [G, H, I], for a device's units are a part of each gate, not a part of the gates.
-    An optimizer does not notice; `gathered` returns the layer with torch's shapes.
+    A call takes the layer's arguments, but for packed sequences, and returns what the layer returns: ``output`` and
+    h whole on every device, the state's other fields spread along their features. Parameters have the layer's names
+    and are seen gate-major, [G*H, I] as [G, H, I], since a device's units are a part of each gate. An optimizer
+    does not notice; `gathered` returns the layer with torch's shapes.
 
-    It pays where W_hh does not fit into a chip's fast memory: a collective per step costs more than the product that
-    it shares out while that one is small. `docs/scaling.md` has the arithmetic.
+    It pays where weights do not fit into the fast memory of one chip: a collective per step costs more than the
+    product that it shares out while that one is small (`docs/scaling.md`).
 
     Raises:
         ValueError: hidden units that the devices cannot share evenly.
@@ -47,17 +50,16 @@ class HiddenSharded(nnx.Module):
         check_mesh(mesh, axis)
         if layer.proj_size:
             raise NotImplementedError(
-                f"proj_size={layer.proj_size}: a projected h is a sum over all units, of which each device has a part. "
-                "Spread rows instead (data_parallel), or use a layer without projection."
+                f"proj_size={layer.proj_size}: a projected h is a sum over all units, of which each device has a "
+                "part. Spread rows instead (data_parallel), or use a layer without projection."
             )
         check_divides("hidden_size", layer.hidden_size, mesh, axis, "Choose a multiple.")
         self.mesh, self.axis = mesh, axis
         self.layer = nnx.clone(layer)
-        sharding = NamedSharding(mesh, PartitionSpec(None, axis))
         for name, per_gate in _parameters(layer):
             value = getattr(layer, name)[...]
             by_gate = value.reshape(layer.cell.gates, -1, *value.shape[1:]) if per_gate else value
-            setattr(self.layer, name, nnx.Param(jax.device_put(by_gate, sharding)))
+            setattr(self.layer, name, nnx.Param(lay(by_gate, mesh, PartitionSpec(None, axis))))
 
     def __call__(
         self, input: Any, hx: Any = None, *, lengths: Any = None, resets: jax.Array | None = None
@@ -66,34 +68,28 @@ class HiddenSharded(nnx.Module):
         if isinstance(input, PackedSequence):
             raise TypeError("HiddenSharded takes arrays. Pass packed.padded with lengths=packed.lengths.")
         x = checks.check_array("input", input)
-        rows, steps = (x.shape[:2] if self.layer.batch_first else x.shape[1::-1]) if x.ndim == 3 else (None, None)
+        time_axis = int(self.layer.batch_first)
+        rows = x.shape[1 - time_axis] if x.ndim == 3 else None
         states = self.layer._initial_states(hx, rows)
         if lengths is not None and rows is not None:
-            lengths = check_lengths(lengths, rows, steps)
-        structure, weights, rest = nnx.split(self.layer, nnx.Param, ...)
-        whole, by_unit = PartitionSpec(), PartitionSpec(None, self.axis)
-        of_states = whole, *(PartitionSpec(*[None] * (s.ndim - 1), self.axis) for s in states[1:])
-        specs = (by_unit, whole, whole, of_states, whole, whole)
-        arguments = weights, rest, x, states, lengths, resets
-        run = jax.shard_map(
-            partial(_in_shard, structure, self.mesh.shape[self.axis], self.axis),
-            mesh=self.mesh,
-            in_specs=specs,
-            out_specs=(whole, of_states, whole),
-            axis_names={self.axis},
-            check_vma=False,  # a loop's carry begins the same everywhere and does not stay so
-        )
-        output, states, rest = jax.jit(run)(*placed(arguments, self.mesh, specs))
+            lengths = check_lengths(lengths, rows, x.shape[time_axis])
+        structure, *arrays = nnx.split(self.layer, nnx.Param, ...)
+        output, finals, rest = _run(structure, self.mesh, self.axis, *arrays, x, states, lengths, resets)
         nnx.update(self.layer, rest)
-        return output, self.layer._returned(states)
+        return output, self.layer._returned(finals)
 
     def gathered(self) -> RecurrentLayer:
-        """Return the layer as it was, its parameters in torch's layout, with the values of now."""
-        layer = nnx.clone(self.layer)
+        """Return the layer with its parameters as they are now, in torch's layout and in the host's memory."""
+        layer, host = nnx.clone(self.layer), jax.devices("cpu")[0]
         for name, per_gate in _parameters(layer):
-            value = getattr(layer, name)[...]
-            setattr(layer, name, nnx.Param(value.reshape(-1, *value.shape[2:]) if per_gate else value))
+            value = np.asarray(getattr(layer, name)[...])
+            setattr(layer, name, nnx.Param(jax.device_put(_flat(value) if per_gate else value, host)))
         return layer
+
+
+def _flat(by_gate: Any) -> Any:
+    """Return [G, H, ...] as [G*H, ...]."""
+    return by_gate.reshape(-1, *by_gate.shape[2:])
 
 
 def _parameters(layer: RecurrentLayer) -> Iterator[tuple[str, bool]]:
@@ -105,12 +101,20 @@ def _parameters(layer: RecurrentLayer) -> Iterator[tuple[str, bool]]:
                 yield f"{name}_l{number}{suffix}", name not in own
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(structure, mesh, axis, weights, rest, x, states, *options):
+    whole, by_unit = PartitionSpec(), PartitionSpec(None, axis)
+    of_states = (whole, *(PartitionSpec(*[None] * (field.ndim - 1), axis) for field in states[1:]))
+    in_specs, out_specs = (by_unit, whole, whole, of_states, whole, whole), (whole, of_states, whole)
+    run = on_each(partial(_in_shard, structure, mesh.shape[axis], axis), mesh, axis, in_specs, out_specs)
+    return run(weights, rest, x, states, *options)
+
+
 def _in_shard(structure, devices, axis, weights, rest, x, states, lengths, resets):
     layer = nnx.merge(structure, weights, rest)
     for name, per_gate in _parameters(layer):
-        if per_gate:
-            value = getattr(layer, name)[...]
-            setattr(layer, name, nnx.Param(value.reshape(-1, *value.shape[2:])))
+        value = getattr(layer, name)[...]
+        setattr(layer, name, nnx.Param(_flat(value) if per_gate else value))
     layer.cell = _of_units(layer.cell, devices, axis)
     output, final = layer(x, layer._returned(states), lengths=lengths, resets=resets)
     final = final if isinstance(final, tuple) else (final,)

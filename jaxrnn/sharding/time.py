@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxrnn.layers.recurrent import RecurrentLayer
 from jaxrnn.lengths import check_lengths
-from jaxrnn.sharding.specs import check_divides, check_mesh, of_shard, placed
+from jaxrnn.sharding.common import agreed, check_divides, check_mesh, of_shard, on_each
 
 Tree = Any  # of arrays
 
@@ -31,61 +31,56 @@ def wavefront(
 ) -> tuple[Tree, Tree]:
     """Return ``model(inputs, state)``, its outputs and final state, with time spread over the devices of an axis.
 
-    Of D devices, each holds T / D steps of every row, inputs, outputs and what the backward pass keeps. Rows are cut
-    into M micro-batches that follow each other through the devices as a wave::
+    Of D devices, each holds T / D steps of every row: inputs, outputs, and what the backward pass keeps. Rows are
+    cut into M micro-batches that follow each other through the devices as a wave::
 
         tick          0    1    2    3    4         device d works on micro-batch m at tick d + m,
         device 0      m0   m1   m2                  then hands its state to device d + 1
         device 1           m0   m1   m2
         device 2                m0   m1   m2
 
-    so M + D - 1 ticks do the work of M, a utilisation of ``M / (M + D - 1)``, at least 80 % from M = 4 D on. This is
+    so M + D - 1 ticks do the work of M, a utilisation of ``M / (M + D - 1)``: 80 % from M = 4 (D - 1) on. This is
     backpropagation through all T steps, exact to rounding; only states, and their cotangents, pass between devices.
     Example, an LSTM over sequences that no single device could hold::
 
         output, (h, c) = jaxrnn.sharding.wavefront(lstm, x, mesh=mesh, micro_batches=16)    # x [T, B, I]
 
     * `model`: a layer of this library in one direction, or any module ``model(inputs, state) -> (outputs, state)``
-      that begins where the state says. Random streams are advanced, each device and tick drawing by keys of its own.
-    * `inputs`, `outputs`: arrays, or trees of them, time along `time_axis` (0 or 1) and rows along the other. The
-      outputs of a module may have another number of steps than its inputs, one loss per stretch and row, say: those
-      of all devices are put one after the other.
+      that begins where the state says. Random streams go on, each device and tick drawing by keys of its own; what
+      else a module changes is averaged.
+    * `inputs`: arrays, or trees of them, time along `time_axis` (0 or 1) and rows along the other. So are the
+      outputs; they may have another number of steps, one loss per stretch and row, say: those of all devices are
+      put one after the other.
     * `state`: rows along `state_axis` of each array. None begins with zeros and is for our layers alone.
     * `lengths`, int [B], and `resets`, bool like the inputs without features, are handed to the model by name, each
       device its part of them.
 
-    D divides T, and M divides B. Other axes of the mesh are left to the compiler. Pipelines over micro-batches: Huang
-    et al. (2019), arXiv 1811.06965; here they run along time instead of depth.
+    D divides T, and M divides B. Rows may be spread over another axis of the mesh by `data_parallel`. Pipelines of
+    micro-batches are those of Huang et al. (2019), arXiv 1811.06965; here they run along time instead of depth.
 
     Raises:
         ValueError: T or B that cannot be shared evenly; a bidirectional layer; no state for a module of one's own.
     """
-    devices = check_mesh(mesh, axis)
-    call = _Call(devices, micro_batches, axis, time_axis, state_axis)
+    call = _Call(check_mesh(mesh, axis), micro_batches, axis, time_axis, state_axis)
     rows = _check(call, mesh, inputs, resets)
     if isinstance(model, RecurrentLayer):
         _check_layer(model, time_axis)
-    if state is None:
-        state = _zeros(model, rows)
+    state = _zeros(model, rows) if state is None else _check_state(state, rows, state_axis)
     if lengths is not None:
         lengths = check_lengths(lengths, rows, jax.tree.leaves(inputs)[0].shape[time_axis])
     structure, *arrays = nnx.split(model, nnx.Param, nnx.RngKey, ...)
-
-    everywhere, along_time = PartitionSpec(), PartitionSpec(*[None] * time_axis, axis)
-    specs = ((everywhere,) * 3, along_time, everywhere, everywhere, along_time)
-    run = jax.shard_map(
-        partial(_in_shard, structure, call),
-        mesh=mesh,
-        in_specs=specs,
-        out_specs=(along_time, everywhere, everywhere),
-        axis_names={axis},
-        # With replication tracked, gradients of the weights would be summed where these are used: in the loops.
-        check_vma=False,
-    )
-    outputs, final, changed = jax.jit(run)(*placed((tuple(arrays), inputs, state, lengths, resets), mesh, specs))
+    outputs, final, changed = _run(structure, call, mesh, tuple(arrays), inputs, state, lengths, resets)
     if jax.tree.leaves(changed):
         nnx.update(model, changed)
     return outputs, final
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(structure, call, mesh, *arguments):
+    everywhere, along_time = PartitionSpec(), PartitionSpec(*[None] * call.time_axis, call.axis)
+    in_specs = ((everywhere,) * 3, along_time, everywhere, everywhere, along_time)
+    out_specs = along_time, everywhere, everywhere
+    return on_each(partial(_in_shard, structure, call), mesh, call.axis, in_specs, out_specs)(*arguments)
 
 
 class _Call(NamedTuple):
@@ -158,17 +153,23 @@ def _in_shard(structure, call, arrays, inputs, state, lengths, resets):
 
     nothing = jax.tree.map(lambda a: jnp.zeros_like(a[0]), pieces[-1])
     ticks = jnp.arange(call.micro_batches + call.devices - 1)
-    (_, changing), found = lax.scan(tick, (nothing, changing), (ticks, pieces))
+    (_, changed), found = lax.scan(tick, (nothing, changing), (ticks, pieces))
     outputs, after = call.worked_on(found, device)
     last = device == call.devices - 1
     final = lax.psum(jax.tree.map(lambda a: jnp.where(last, a, 0), after), call.axis)
-    return call.join(outputs, rows_axis), call.join(final, call.state_axis), changing
+    return (
+        call.join(outputs, rows_axis),
+        call.join(final, call.state_axis),
+        agreed(changing, changed, call.axis),
+    )
 
 
 def _check(call: _Call, mesh: Mesh, inputs: Tree, resets: Any) -> int:
     """Return the number of rows."""
     if call.time_axis not in (0, 1):
-        raise ValueError(f"time_axis={call.time_axis} is neither 0 nor 1: rows lie along the other of the two.")
+        raise ValueError(
+            f"time_axis={call.time_axis} is neither 0 nor 1: rows lie along the other of the two."
+        )
     if call.micro_batches < 1:
         raise ValueError(f"micro_batches={call.micro_batches}: expected at least 1.")
     shapes = {jnp.shape(array)[:2] for array in jax.tree.leaves((inputs, resets))}
@@ -181,8 +182,8 @@ def _check(call: _Call, mesh: Mesh, inputs: Tree, resets: Any) -> int:
     check_divides("time steps", steps, mesh, call.axis, "Fill up with padding, and give lengths.")
     if rows % call.micro_batches:
         raise ValueError(
-            f"{rows} rows cannot be cut into {call.micro_batches} micro-batches of equal size. Choose micro_batches "
-            "among the divisors, or fill up with rows of length 0."
+            f"{rows} rows cannot be cut into {call.micro_batches} micro-batches of equal size. Choose "
+            "micro_batches among the divisors, or fill up with rows of length 0."
         )
     return rows
 
@@ -198,6 +199,16 @@ def _check_layer(layer: RecurrentLayer, time_axis: int) -> None:
             f"time_axis={time_axis}, but the layer has batch_first={layer.batch_first}. Pass "
             f"time_axis={int(layer.batch_first)}."
         )
+
+
+def _check_state(state: Tree, rows: int, state_axis: int) -> Tree:
+    shapes = [jnp.shape(array) for array in jax.tree.leaves(state)]
+    if any(len(shape) <= state_axis or shape[state_axis] != rows for shape in shapes):
+        raise ValueError(
+            f"state: expected {rows} rows along axis {state_axis} of each array, got shapes {shapes}. "
+            "Pass state_axis=."
+        )
+    return state
 
 
 def _zeros(model: nnx.Module, rows: int) -> Any:

@@ -1,10 +1,6 @@
-"""Data parallelism on eight devices of a CPU, beside one: `python -m tests.jaxrnn.data_parallel_checks` prints JSON.
+"""Data parallelism on eight devices of a CPU, beside one: `python -m tests.jaxrnn.data_parallel_checks quick`."""
 
-A process of its own, since the number of devices is fixed when JAX starts.
-"""
-
-import json
-import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +9,28 @@ from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
 import jaxrnn
-from benchmarks.programs import collectives
-from jaxrnn.sharding import data_parallel
-from tests.jaxrnn.common import draw, fill, rms_error
+from jaxrnn.sharding import HiddenSharded, data_parallel, wavefront
+from tests.jaxrnn.common import draw, fill
+from tests.jaxrnn.on_devices import LAYERS, counted, initial, main, mesh_of, refused, worst
 
 T, B, I, H = 12, 16, 3, 5
 DEVICES = 8
 # Two shards hold nothing that counts, the others 1 to 24 steps.
 LENGTHS = np.array([12, 12, 0, 0, 5, 7, 1, 0, 0, 3, 0, 0, 12, 1, 2, 9])
 ROWS, LENGTHS_SPEC = PartitionSpec(None, "data"), PartitionSpec("data")
-LAYERS = (jaxrnn.RNN, jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.PeepholeLSTM)
 
 
 class Tagger(nnx.Module):
-    """A number per step, read out of two layers."""
+    """A number per step, read out of a layer."""
 
-    def __init__(self, make, dtype, **options):
+    def __init__(self, make, dtype=jnp.float64, layers=1, **options):
         rngs = nnx.Rngs(0, dropout=1)
-        self.layer = make(I, H, 2, param_dtype=dtype, rngs=rngs, **options)
+        self.layer = make(I, H, layers, param_dtype=dtype, rngs=rngs, **options)
         self.head = nnx.Linear(H * (2 if self.layer.bidirectional else 1), 1, param_dtype=dtype, rngs=rngs)
 
     def __call__(self, x, state=None, **options):
         h, state = self.layer(x, state, **options)
         return self.head(h), state
-
-
-def mesh_of(devices, axis_type=AxisType.Auto):
-    return jax.make_mesh((devices,), ("data",), (axis_type,), devices=jax.devices()[:devices])
 
 
 def squared_errors(model, x, y, lengths, state):
@@ -57,19 +48,13 @@ def in_segments(model, x, y, lengths, state):
 
 
 def batch_of(model, dtype):
-    layer = model.layer
-    states = [
-        jnp.asarray(draw(n, 2 * (2 if layer.bidirectional else 1), B, H), dtype)
-        for n in range(len(layer.cell.state._fields))
-    ]
-    state = tuple(states) if len(states) > 1 else states[0]
-    return jnp.asarray(draw(2, T, B, I), dtype), jnp.asarray(draw(3, T, B, 1), dtype), jnp.asarray(LENGTHS), state
+    x, y = jnp.asarray(draw(2, T, B, I), dtype), jnp.asarray(draw(3, T, B, 1), dtype)
+    return x, y, jnp.asarray(LENGTHS), initial(model.layer, B, dtype)
 
 
 def gradients(mean, model, batch):
     """Return mean, states and gradients, those of x and of the initial states too."""
-    found = nnx.jit(nnx.value_and_grad(mean, argnums=(0, 1, 4), has_aux=True))(model, *batch)
-    return jax.tree.leaves(found)
+    return nnx.jit(nnx.value_and_grad(mean, argnums=(0, 1, 4), has_aux=True))(model, *batch)
 
 
 def alone(loss):
@@ -82,16 +67,16 @@ def alone(loss):
 
 def error(loss, model, dtype=jnp.float64, devices=DEVICES, mesh=None):
     """Return the worst error of all numbers of `data_parallel` and, in float32, that of one device."""
-    mesh, batch = mesh or mesh_of(devices), batch_of(model, dtype)
+    mesh, batch = mesh or mesh_of("data", devices), batch_of(model, dtype)
     mean = data_parallel(loss, mesh, (ROWS, ROWS, LENGTHS_SPEC, ROWS), aux_specs=ROWS)
     ours, one = (gradients(f, model, batch) for f in (mean, alone(loss)))
     if dtype == jnp.float64:
-        return max(map(rms_error, ours, one))
+        return worst(ours, one)
     exact = gradients(alone(loss), fill(model), batch_of(model, jnp.float64))
-    return [max(map(rms_error, found, exact)) for found in (ours, one)]
+    return [worst(found, exact) for found in (ours, one)]
 
 
-def counted(make, mesh, loss, mean, rows=32):
+def counted_of(make, mesh, loss, mean, rows=32):
     """Count the collectives of a training step on long rows, the gradients added up chunk by chunk."""
     sharding = jax.sharding.NamedSharding(mesh, ROWS)
     everywhere = jax.sharding.NamedSharding(mesh, PartitionSpec())
@@ -102,8 +87,7 @@ def counted(make, mesh, loss, mean, rows=32):
     def value_and_gradient(weights, x):
         return jax.value_and_grad(lambda w: mean(loss, mesh)(nnx.merge(structure, w), x))(weights)
 
-    text = jax.jit(value_and_gradient).lower(weights, x).compile().as_text()
-    return sorted([*key, count] for key, count in collectives(text).items())
+    return counted(value_and_gradient, weights, x)
 
 
 def squares(model, x):
@@ -112,9 +96,7 @@ def squares(model, x):
 
 
 def squares_in_segments(model, x):
-    total, _ = jaxrnn.scan_loss(
-        model, lambda h, _: jnp.square(h).sum(), x, x, segments=32, reduction="sum"
-    )
+    total, _ = jaxrnn.scan_loss(model, lambda h, _: jnp.square(h).sum(), x, x, segments=32, reduction="sum")
     return total, x.size
 
 
@@ -132,19 +114,19 @@ def left_to_the_compiler(loss, mesh):
 
 def masks():
     """Return outputs of equal rows, one to a shard, under dropout, and what was drawn before and after."""
-    model = Tagger(jaxrnn.GRU, jnp.float64, dropout=0.5)
+    model = Tagger(jaxrnn.GRU, layers=2, dropout=0.5)
 
     def loss(model, x):
         out, _ = model(x)
         return out.sum(), out.size, out
 
-    mean = data_parallel(loss, mesh_of(DEVICES), (ROWS,), aux_specs=ROWS)
+    mean = data_parallel(loss, mesh_of("data", DEVICES), (ROWS,), aux_specs=ROWS)
     counts = [int(model.layer.rngs.count[...])]
     outputs = []
     for _ in range(2):
         outputs.append(mean(model, jnp.ones((T, DEVICES, I)))[1][:, :, 0].T.tolist())
         counts.append(int(model.layer.rngs.count[...]))
-    key = jax.random.key_data(Tagger(jaxrnn.GRU, jnp.float64, dropout=0.5).layer.rngs.key[...])
+    key = jax.random.key_data(Tagger(jaxrnn.GRU, layers=2, dropout=0.5).layer.rngs.key[...])
     kept = bool((jax.random.key_data(model.layer.rngs.key[...]) == key).all())
     return {"outputs": outputs, "counts": counts, "key kept": kept}
 
@@ -153,22 +135,14 @@ def statistics():
     """Return running means of a batch norm and what they should be."""
     model = nnx.BatchNorm(2, momentum=0.0, rngs=nnx.Rngs(0))
     x = jnp.asarray(draw(0, 1, 8, 2), jnp.float32)
-    mean = data_parallel(lambda model, x: (model(x).sum(), x.size), mesh_of(4), (ROWS,))
+    mean = data_parallel(lambda model, x: (model(x).sum(), x.size), mesh_of("data", 4), (ROWS,))
     mean(model, x)
     return [model.mean[...].tolist(), x.mean((0, 1)).tolist()]
 
 
-def refused(work):
-    try:
-        work()
-    except (TypeError, ValueError) as refusal:
-        return f"{type(refusal).__name__}: {refusal}"
-    return "accepted"
-
-
 def training(devices):
     """Return the losses of `fit` over windows of a stream, the state handed on."""
-    model = fill(Tagger(jaxrnn.LSTM, jnp.float64))
+    model = fill(Tagger(jaxrnn.LSTM))
     x, y, _, state = batch_of(model, jnp.float64)
 
     def loss(model, batch, state):
@@ -177,7 +151,7 @@ def training(devices):
 
     mean = alone(loss)
     if devices > 1:
-        mean = data_parallel(loss, mesh_of(devices), (ROWS, ROWS), aux_specs=ROWS)
+        mean = data_parallel(loss, mesh_of("data", devices), (ROWS, ROWS), aux_specs=ROWS)
     optimizer = nnx.Optimizer(model, jaxrnn.optim.adam(1e-2), wrt=nnx.Param)
     windows = [(x[t : t + 4], y[t : t + 4]) for t in range(0, T, 4)]
     history = jaxrnn.train.fit(
@@ -186,49 +160,82 @@ def training(devices):
     return history.train_loss
 
 
-def quick():
-    """The checks of the inner loop."""
+def crossed(axis, spread):
+    """Return the error of rows over two devices, and of what `spread` makes of a layer over two of each."""
+    mesh = jax.make_mesh((2, 2), ("data", axis), (AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    layer = fill(jaxrnn.LSTM(I, 4, param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
+    module, call = spread(layer, mesh)
+    x, _, lengths, _ = batch_of(Tagger(jaxrnn.RNN), jnp.float64)
+
+    def loss(model, x, lengths):
+        return jnp.square(call(model, x, lengths=lengths)[0]).sum(), lengths.sum()
+
+    def of_one(layer, x, lengths):
+        return jnp.square(layer(x, lengths=lengths)[0]).sum() / lengths.sum()
+
+    mean = data_parallel(loss, mesh, (ROWS, LENGTHS_SPEC))
+    value, gradients = nnx.jit(nnx.value_and_grad(mean))(module, x, lengths)
+    if module is not layer:
+        nnx.update(module.layer, gradients.layer)
+        gradients = nnx.state(module.gathered(), nnx.Param)
+    return worst((value, gradients), nnx.value_and_grad(of_one)(layer, x, lengths))
+
+
+def over_units(layer, mesh):
+    return HiddenSharded(layer, mesh), lambda wide, x, **options: wide(x, **options)
+
+
+def over_time(layer, mesh):
+    return layer, partial(wavefront, mesh=mesh, micro_batches=2)
+
+
+def refusals():
     model, x = jaxrnn.GRU(I, H, rngs=nnx.Rngs(0)), jnp.ones((T, B, I))
-    eight, nowhere = mesh_of(8), PartitionSpec()
+    mesh, nowhere = mesh_of("data", 8), PartitionSpec()
+    cases = {
+        "rows": lambda: spread(squares, mesh)(model, x[:, :6]),
+        "mean": lambda: spread(lambda model, x: x.mean(), mesh)(model, x),
+        "vector": lambda: spread(lambda model, x: (x.sum(0), 1), mesh)(model, x),
+        "axis": lambda: data_parallel(squares, mesh, (ROWS,), axis="rows"),
+        "nothing spread": lambda: data_parallel(squares, mesh, (nowhere,))(model, x),
+        "arguments": lambda: spread(squares, mesh)(model, x, x),
+    }
+    return {name: refused(work) for name, work in cases.items()}
+
+
+def quick():
+    mesh = mesh_of("data", 4)
     return {
-        "spread": counted(jaxrnn.LSTM, mesh_of(4), squares, spread),
-        "left to the compiler": counted(jaxrnn.LSTM, mesh_of(4), squares, left_to_the_compiler),
-        "float64": {"LSTM on 4": error(squared_errors, fill(Tagger(jaxrnn.LSTM, jnp.float64)), devices=4)},
-        "masks": masks(),
-        "statistics": statistics(),
-        "refused": {
-            "rows": refused(lambda: spread(squares, eight)(model, x[:, :6])),
-            "mean": refused(lambda: spread(lambda model, x: x.mean(), eight)(model, x)),
-            "vector": refused(lambda: spread(lambda model, x: (x.sum(0), 1), eight)(model, x)),
-            "axis": refused(lambda: data_parallel(squares, eight, (ROWS,), axis="rows")),
-            "nothing spread": refused(lambda: data_parallel(squares, eight, (nowhere,))(model, x)),
-            "arguments": refused(lambda: spread(squares, eight)(model, x, x)),
-        },
+        "spread": counted_of(jaxrnn.LSTM, mesh, squares, spread),
+        "left to the compiler": counted_of(jaxrnn.LSTM, mesh, squares, left_to_the_compiler),
+        "float64": {"LSTM on 4": error(squared_errors, fill(Tagger(jaxrnn.LSTM)), devices=4)},
+        "refused": refusals(),
     }
 
 
 def thorough():
-    """The rest of them."""
     errors = {
-        f"{make.__name__} on 8": error(squared_errors, fill(Tagger(make, jnp.float64))) for make in LAYERS
+        "RNN": error(squared_errors, fill(Tagger(jaxrnn.RNN))),
+        "PeepholeLSTM": error(squared_errors, fill(Tagger(jaxrnn.PeepholeLSTM))),
+        "GRU, both directions": error(squared_errors, fill(Tagger(jaxrnn.GRU, bidirectional=True))),
+        "LSTM, in segments": error(in_segments, fill(Tagger(jaxrnn.LSTM)), devices=4),
     }
-    both = Tagger(jaxrnn.GRU, jnp.float64, bidirectional=True)
-    errors["both directions"] = error(squared_errors, fill(both))
-    errors["in segments"] = error(in_segments, fill(Tagger(jaxrnn.LSTM, jnp.float64)), devices=4)
-    explicit = mesh_of(4, AxisType.Explicit)
+    errors["units, too"] = crossed("model", over_units)
+    errors["time, too"] = crossed("time", over_time)
+    explicit = mesh_of("data", 4, AxisType.Explicit)
     with jax.set_mesh(explicit):
-        errors["explicit axes"] = error(squared_errors, fill(Tagger(jaxrnn.GRU, jnp.float64)), mesh=explicit)
-    narrow = fill(Tagger(jaxrnn.LSTM, jnp.float32), jnp.float32)
+        errors["explicit axes"] = error(squared_errors, fill(Tagger(jaxrnn.RNN)), mesh=explicit)
+    narrow, eight = fill(Tagger(jaxrnn.LSTM, jnp.float32), jnp.float32), mesh_of("data", 8)
     return {
-        "spread": {make.__name__: counted(make, mesh_of(8), squares, spread) for make in LAYERS},
-        "in segments": counted(jaxrnn.LSTM, mesh_of(8), squares_in_segments, spread, rows=8),
+        "spread": {make.__name__: counted_of(make, eight, squares, spread) for make in LAYERS},
+        "in segments": counted_of(jaxrnn.LSTM, eight, squares_in_segments, spread, rows=8),
         "float64": errors,
         "float32": error(squared_errors, narrow, jnp.float32),
+        "masks": masks(),
+        "statistics": statistics(),
         "training": [training(devices) for devices in (1, 4)],
     }
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", DEVICES)
-    with jax.enable_x64(True):
-        print(json.dumps({"quick": quick, "thorough": thorough}[sys.argv[1]]()))
+    main(DEVICES, quick=quick, thorough=thorough)

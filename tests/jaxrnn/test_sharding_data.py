@@ -37,20 +37,6 @@ def test_shards_of_ragged_rows_weigh_what_they_hold(quick):
     assert quick["float64"]["LSTM on 4"] <= SAME
 
 
-def test_each_shard_draws_dropout_masks_of_its_own_and_streams_go_on(quick):
-    first, second = map(np.array, quick["masks"]["outputs"])
-    for outputs in (first, second):  # of equal rows
-        assert len(np.unique(outputs[:, -1])) == len(outputs)
-    assert not np.any(np.all(first == second, axis=1))
-    assert quick["masks"]["counts"] == [0, 1, 2]
-    assert quick["masks"]["key kept"]
-
-
-def test_running_statistics_are_averaged_over_the_shards(quick):
-    found, of_all_rows = quick["statistics"]
-    np.testing.assert_allclose(found, of_all_rows, rtol=1e-6)  # float32
-
-
 REFUSED = {
     "rows": r"ValueError: argument \[0\] of shape \(12, 6, 3\), axis 1: 6 cannot be shared .* rows of length 0",
     "mean": r"TypeError: the loss should return \(sum, count\), got .*each.sum\(\), each.size",
@@ -89,3 +75,19 @@ def test_a_training_run_over_windows_is_that_of_one_device(thorough):
     alone, spread = thorough["training"]
     assert len(alone) == 2
     np.testing.assert_allclose(spread, alone, rtol=SAME)
+
+
+@pytest.mark.slow
+def test_each_shard_draws_dropout_masks_of_its_own_and_streams_go_on(thorough):
+    first, second = map(np.array, thorough["masks"]["outputs"])
+    for outputs in (first, second):  # of equal rows
+        assert len(np.unique(outputs[:, -1])) == len(outputs)
+    assert not np.any(np.all(first == second, axis=1))
+    assert thorough["masks"]["counts"] == [0, 1, 2]
+    assert thorough["masks"]["key kept"]
+
+
+@pytest.mark.slow
+def test_running_statistics_are_averaged_over_the_shards(thorough):
+    found, of_all_rows = thorough["statistics"]
+    np.testing.assert_allclose(found, of_all_rows, rtol=1e-6)  # float32

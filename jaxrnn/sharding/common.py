@@ -1,10 +1,15 @@
-"""What says where arrays lie: meshes and `PartitionSpec`s, checked and spread over trees."""
+"""What all ways of spreading share: where arrays lie, what runs on each device, and what modules change there."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrnn.lengths import is_traced
 
 Tree = Any
 
@@ -15,13 +20,43 @@ def leaf_specs(specs: Tree, tree: Tree) -> list[PartitionSpec]:
     return jax.tree.leaves(spread, is_leaf=_is_spec)
 
 
-def placed(tree: Tree, mesh: Mesh, specs: Tree) -> Tree:
-    """Return arrays as `jax.shard_map` takes them: on a mesh of explicit axes, it wants to find them in their places."""
+def on_each(
+    function: Callable[..., Any], mesh: Mesh, axis: str, in_specs: tuple[Tree, ...], out_specs: Tree
+) -> Callable[..., Any]:
+    """Return `jax.shard_map` of a function along one axis of a mesh, also within that of another axis.
+
+    Replication is not tracked. Tracked, gradients of what all devices share would be summed where it is used, in
+    the loops, and a loop's carry that begins the same everywhere could not go on as each device's own.
+    """
+    within = jax.sharding.get_abstract_mesh()
+    run = jax.shard_map(
+        function,
+        mesh=within if AxisType.Manual in within.axis_types else mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names={axis},
+        check_vma=False,
+    )
+    return lambda *arguments: run(*_placed(arguments, mesh, in_specs))
+
+
+def _placed(tree: Tree, mesh: Mesh, specs: Tree) -> Tree:
+    """Put arrays in their places, where a mesh of explicit axes asks for it."""
     if AxisType.Explicit not in mesh.axis_types:
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    shardings = [NamedSharding(mesh, spec) for spec in leaf_specs(specs, tree)]
-    return structure.unflatten(map(jax.reshard, leaves, shardings))
+    specs = leaf_specs(specs, tree)
+    laid = [lay(leaf, mesh, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+    return jax.tree.unflatten(structure, laid)
+
+
+def lay(array: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    """Lay an array on the devices of a mesh, in compiled code too."""
+    sharding = NamedSharding(mesh, spec)
+    if not is_traced(array):
+        return jax.device_put(array, sharding)
+    move = jax.reshard if AxisType.Explicit in mesh.axis_types else lax.with_sharding_constraint
+    return move(array, sharding)
 
 
 def of_shard(shard: jax.Array, key: jax.Array) -> jax.Array:
@@ -29,6 +64,17 @@ def of_shard(shard: jax.Array, key: jax.Array) -> jax.Array:
     if key.ndim:
         return jax.vmap(partial(of_shard, shard))(key)
     return jax.random.fold_in(key, shard)
+
+
+def agreed(before: Tree, after: Tree, axis: str) -> Tree:
+    """Return what devices that began with the same arrays go on with: integers are the same, numbers averaged."""
+
+    def of(old, new):
+        if not jnp.issubdtype(new.dtype, jnp.floating):
+            return new
+        return old + lax.pmean(new - old, axis)  # exactly what it was, where nothing changed it
+
+    return jax.tree.map(of, before, after)
 
 
 def axis_at(spec: PartitionSpec, axis: str) -> int | None:
@@ -59,7 +105,7 @@ def check_divides(name: str, count: int, mesh: Mesh, axis: str, remedy: str) -> 
 
 
 def check_rows(batch: tuple[Tree, ...], specs: Tree, mesh: Mesh, axis: str) -> None:
-    """Raise unless some argument has rows along an axis of the mesh, and each as many as its devices share evenly."""
+    """Raise unless some argument has rows along an axis of the mesh, and its devices can share them evenly."""
     leaves, places = jax.tree_util.tree_leaves_with_path(batch), leaf_specs(specs, batch)
     if all(axis_at(spec, axis) is None for spec in places):
         raise ValueError(
@@ -70,7 +116,9 @@ def check_rows(batch: tuple[Tree, ...], specs: Tree, mesh: Mesh, axis: str) -> N
         at = axis_at(spec, axis)
         if at is not None:
             name = f"argument {jax.tree_util.keystr(path)} of shape {leaf.shape}, axis {at}"
-            check_divides(name, leaf.shape[at], mesh, axis, "Fill up with rows of length 0: they count nothing.")
+            check_divides(
+                name, leaf.shape[at], mesh, axis, "Fill up with rows of length 0: they count nothing."
+            )
 
 
 def _is_spec(value: Any) -> bool:

@@ -1,0 +1,114 @@
+"""Compile training steps on several chips of a TPU v5e that is not here; print what passes between them.
+
+`python -m tests.jaxrnn.sharding_ahead` prints one line of JSON: for each program its collectives, as [opcode, loops
+around it, count], and the bytes of a chip's memory, arguments included.
+"""
+
+import json
+import os
+import sys
+
+from benchmarks.ahead import LIBTPU
+
+os.environ |= LIBTPU | {"JAX_PLATFORMS": "cpu"}
+
+
+def main(names):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+    from jax.experimental import topologies
+    from jax.sharding import Mesh, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    import jaxrnn
+    from benchmarks.programs import collectives
+    from jaxrnn.ops.planning import planning_for
+    from jaxrnn.sharding import HiddenSharded, data_parallel, wavefront
+
+    def mesh_of(topology, axis):
+        chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return Mesh(np.array(chips).reshape(-1), (axis,))
+
+    def shaped(mesh, spec, shape, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    def taken_apart(mesh, spec, make):
+        structure, weights = nnx.split(nnx.eval_shape(make))
+        return structure, jax.tree.map(lambda a: shaped(mesh, spec, a.shape, a.dtype), weights)
+
+    def layer(make, features, hidden, **how):
+        return make(features, hidden, dtype=jnp.bfloat16, rngs=nnx.Rngs(0), **how)
+
+    def squares(h):
+        return jnp.square(h.astype(jnp.float32)).sum()
+
+    def rows(make, spread, rows_per_chip=8, steps=1024, loss=None, **how):
+        """Data parallelism over 16 chips, or the same left to the compiler."""
+        mesh = mesh_of("v5e:4x4", "data")
+        structure, weights = taken_apart(mesh, P(), lambda: layer(make, 128, 512, **how))
+        of_shard = loss or (lambda model, x: (squares(model(x)[0]), x.size))
+
+        def alone(model, x):
+            total, count = of_shard(model, x)
+            return total / count
+
+        mean = data_parallel(of_shard, mesh, (P(None, "data"),)) if spread else alone
+        x = shaped(mesh, P(None, "data"), (steps, rows_per_chip * mesh.size, 128))
+        return jax.grad(lambda weights, x: mean(nnx.merge(structure, weights), x)), weights, x
+
+    def in_segments(model, x):
+        def loss(h, _):
+            return squares(h)
+
+        return jaxrnn.scan_loss(model, loss, x, x, segments=64, reduction="sum")[0], x.size
+
+    def time():
+        """Eight micro-batches of eight rows through four chips, 8192 steps."""
+        mesh = mesh_of("v5e:2x2", "time")
+        structure, weights = taken_apart(mesh, P(), lambda: layer(jaxrnn.LSTM, 128, 512))
+
+        def loss(weights, x):
+            return squares(wavefront(nnx.merge(structure, weights), x, mesh=mesh, micro_batches=8)[0])
+
+        return jax.grad(loss), weights, shaped(mesh, P("time"), (8192, 64, 128))
+
+    def hidden(make, units=8192):
+        """Weights of one layer that no chip could hold in its fast memory, on four."""
+        mesh = mesh_of("v5e:2x2", "model")
+        wide = taken_apart(mesh, P(None, "model"), lambda: HiddenSharded(layer(make, 512, units), mesh))
+        structure, weights = wide
+
+        def loss(weights, x):
+            return squares(nnx.merge(structure, weights)(x)[0])
+
+        return jax.grad(loss), weights, shaped(mesh, P(), (128, 16, 512))
+
+    programs = {
+        "rows, LSTM": lambda: rows(jaxrnn.LSTM, True),
+        "rows, GRU, in segments": lambda: rows(jaxrnn.GRU, True, loss=in_segments),
+        "rows, GRU, in segments, left to the compiler": lambda: rows(jaxrnn.GRU, False, loss=in_segments),
+        "rows, LSTM, left to the compiler": lambda: rows(jaxrnn.LSTM, False),
+        "rows, GRU, carry, left to the compiler": lambda: rows(jaxrnn.GRU, False, memory="carry"),
+        "rows, GRU, carry": lambda: rows(jaxrnn.GRU, True, memory="carry"),
+        "time, LSTM": time,
+        "units, LSTM": lambda: hidden(jaxrnn.LSTM),
+        "units, GRU": lambda: hidden(jaxrnn.GRU),
+    }
+    found = {}
+    with planning_for("tpu"):
+        for name in names or programs:
+            step, *arguments = programs[name]()
+            compiled = jax.jit(step).lower(*arguments).compile()
+            needs = compiled.memory_analysis()
+            counts = collectives(compiled.as_text())
+            found[name] = {
+                "collectives": sorted([*key, count] for key, count in counts.items()),
+                "device_bytes": needs.temp_size_in_bytes + needs.argument_size_in_bytes,
+            }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
