@@ -1,19 +1,19 @@
-"""Compile training steps on several chips of a TPU v5e that is not here; print what passes between them.
+"""Compile training steps on several accelerators that are not here; print what passes between them.
 
-`python -m tests.jaxrnn.sharding_ahead` prints one line of JSON: for each program its collectives, as [opcode, loops
-around it, count], and the bytes of a chip's memory, arguments included.
+`python -m tests.jaxrnn.sharding_ahead v5e` (or h100) prints one line of JSON: for each program its collectives, as
+[opcode, loops around it, count], and the bytes of a device's memory, arguments included.
 """
 
 import json
 import os
 import sys
 
-from benchmarks.ahead import LIBTPU
-
-os.environ |= LIBTPU | {"JAX_PLATFORMS": "cpu"}
+from benchmarks.ahead import DEVICES, H100
 
 
-def main(names):
+def main(device, *names):
+    platform, environment = DEVICES[device][1:]
+    os.environ |= {"JAX_PLATFORMS": "cpu", **environment}
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -27,9 +27,13 @@ def main(names):
     from jaxrnn.ops.planning import planning_for
     from jaxrnn.sharding import HiddenSharded, data_parallel, wavefront
 
-    def mesh_of(topology, axis):
-        chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-        return Mesh(np.array(chips).reshape(-1), (axis,))
+    def mesh_of(side, axis):
+        """Return a mesh of a square of chips, or as many GPUs in one machine."""
+        if platform == "tpu":
+            what = {"platform": "tpu", "topology_name": f"v5e:{side}x{side}"}
+        else:
+            what = {"platform": "cuda", "target_config": H100, "topology": f"1x1x{side * side}"}
+        return Mesh(np.array(topologies.get_topology_desc(**what).devices).reshape(-1), (axis,))
 
     def shaped(mesh, spec, shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
@@ -45,8 +49,8 @@ def main(names):
         return jnp.square(h.astype(jnp.float32)).sum()
 
     def rows(make, spread, rows_per_chip=8, steps=1024, loss=None, **how):
-        """Data parallelism over 16 chips, or the same left to the compiler."""
-        mesh = mesh_of("v5e:4x4", "data")
+        """Data parallelism over 16 devices, or the same left to the compiler."""
+        mesh = mesh_of(4, "data")
         structure, weights = taken_apart(mesh, P(), lambda: layer(make, 128, 512, **how))
         of_shard = loss or (lambda model, x: (squares(model(x)[0]), x.size))
 
@@ -64,21 +68,27 @@ def main(names):
 
         return jaxrnn.scan_loss(model, loss, x, x, segments=64, reduction="sum")[0], x.size
 
-    def time():
-        """Eight micro-batches of eight rows through four chips, 8192 steps."""
-        mesh = mesh_of("v5e:2x2", "time")
+    def time(side=2):
+        """Eight micro-batches of eight rows through four devices, 8192 steps; or all of them on one."""
+        mesh = mesh_of(side, "time")
         structure, weights = taken_apart(mesh, P(), lambda: layer(jaxrnn.LSTM, 128, 512))
 
         def loss(weights, x):
-            return squares(wavefront(nnx.merge(structure, weights), x, mesh=mesh, micro_batches=8)[0])
+            model = nnx.merge(structure, weights)
+            h, _ = model(x) if side == 1 else wavefront(model, x, mesh=mesh, micro_batches=8)
+            return squares(h)
 
         return jax.grad(loss), weights, shaped(mesh, P("time"), (8192, 64, 128))
 
-    def hidden(make, units=8192):
-        """Weights of one layer that no chip could hold in its fast memory, on four."""
-        mesh = mesh_of("v5e:2x2", "model")
-        wide = taken_apart(mesh, P(None, "model"), lambda: HiddenSharded(layer(make, 512, units), mesh))
-        structure, weights = wide
+    def hidden(make, side=2):
+        """8192 units, whose weights no TPU could hold in its fast memory, on four devices; or on one."""
+        mesh, units = mesh_of(side, "model"), 8192
+
+        def built():
+            alone = layer(make, 512, units)
+            return alone if side == 1 else HiddenSharded(alone, mesh)
+
+        structure, weights = taken_apart(mesh, P() if side == 1 else P(None, "model"), built)
 
         def loss(weights, x):
             return squares(nnx.merge(structure, weights)(x)[0])
@@ -93,11 +103,13 @@ def main(names):
         "rows, GRU, carry, left to the compiler": lambda: rows(jaxrnn.GRU, False, memory="carry"),
         "rows, GRU, carry": lambda: rows(jaxrnn.GRU, True, memory="carry"),
         "time, LSTM": time,
+        "time, LSTM, on one": lambda: time(side=1),
         "units, LSTM": lambda: hidden(jaxrnn.LSTM),
+        "units, LSTM, on one": lambda: hidden(jaxrnn.LSTM, side=1),
         "units, GRU": lambda: hidden(jaxrnn.GRU),
     }
     found = {}
-    with planning_for("tpu"):
+    with planning_for(platform):
         for name in names or programs:
             step, *arguments = programs[name]()
             compiled = jax.jit(step).lower(*arguments).compile()
@@ -111,4 +123,4 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
