@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.jaxrnn.common import printed
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -13,6 +15,14 @@ def blocks(page):
     """The page's blocks as programs whose line numbers are those of the page."""
     text = (ROOT / page).read_text("utf-8")
     return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in BLOCK.finditer(text)]
+
+
+def run(page):
+    """Run a page, and return what it defined."""
+    namespace = {"__name__": page}
+    for program in blocks(page):
+        exec(compile(program, str(ROOT / page), "exec"), namespace)
+    return namespace
 
 
 def pages():
@@ -32,10 +42,13 @@ def test_the_snippets_of_a_page_run_in_order(page, request, tmp_path, monkeypatc
     if any("pipeline" in program for program in blocks(page)):
         pytest.importorskip("grain")
     monkeypatch.chdir(tmp_path)  # what a snippet saves
-    namespace = {"__name__": page}
-    for program in blocks(page):
-        exec(compile(program, str(ROOT / page), "exec"), namespace)
+    run(page)
 
 
 def test_the_guide_for_migrating_teams_has_snippets():
     assert len(blocks("docs/migrating.md")) > 10
+
+
+@pytest.mark.slow
+def test_the_page_on_several_devices_runs_on_four():
+    assert printed("tests.docs.on_four_devices") == "4 devices"
