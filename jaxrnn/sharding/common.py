@@ -115,10 +115,10 @@ def check_rows(batch: tuple[Tree, ...], specs: Tree, mesh: Mesh, axis: str) -> N
     for (path, leaf), spec in zip(leaves, places, strict=True):
         at = axis_at(spec, axis)
         if at is not None:
-            name = f"argument {jax.tree_util.keystr(path)} of shape {leaf.shape}, axis {at}"
-            check_divides(
-                name, leaf.shape[at], mesh, axis, "Fill up with rows of length 0: they count nothing."
-            )
+            shape = jnp.shape(leaf)
+            name = f"argument {jax.tree_util.keystr(path)} of shape {shape}, axis {at}"
+            remedy = "Fill up with rows of length 0: they count nothing."
+            check_divides(name, shape[at] if at < len(shape) else 1, mesh, axis, remedy)
 
 
 def _is_spec(value: Any) -> bool:

@@ -44,16 +44,13 @@ def error(make, layers=1, **how):
 
 
 def collectives_of(make, argument=0, **how):
-    """Return those of a forward pass, and of the gradient of weights (0) or of x (1)."""
+    """Return those of the gradient of weights (0) or of x (1)."""
     structure, weights = nnx.split(HiddenSharded(layer_of(make, **how), mesh_of("model", 4)))
 
-    def output(weights, x):
-        return nnx.merge(structure, weights)(x)[0]
-
     def loss(weights, x):
-        return jnp.square(output(weights, x)).mean()
+        return jnp.square(nnx.merge(structure, weights)(x)[0]).mean()
 
-    return [counted(program, weights, x_of()) for program in (output, jax.grad(loss, argument))]
+    return counted(jax.grad(loss, argument), weights, x_of())
 
 
 def places():

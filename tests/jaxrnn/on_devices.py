@@ -8,11 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType
 
-import jaxrnn
 from benchmarks.programs import collectives
 from tests.jaxrnn.common import draw, rms_error
-
-LAYERS = (jaxrnn.RNN, jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.PeepholeLSTM)
 
 
 def mesh_of(axis, devices, axis_type=AxisType.Auto):

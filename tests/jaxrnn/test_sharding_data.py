@@ -35,6 +35,7 @@ def test_left_to_the_compiler_a_cpu_reduces_in_every_round_of_the_loop(quick):
 def test_shards_of_ragged_rows_weigh_what_they_hold(quick):
     """Mean, final states and all gradients; some shards hold no valid step at all, others all of theirs."""
     assert quick["float64"]["LSTM on 4"] <= SAME
+    assert quick["mean of means"] > 0.01  # what it would be if all shards weighed the same
 
 
 REFUSED = {
@@ -53,8 +54,8 @@ def test_what_cannot_be_spread_is_refused_with_a_remedy(quick, what):
 
 
 @pytest.mark.slow
-def test_every_layer_reduces_once_and_so_does_a_loss_in_segments(thorough):
-    assert set(map(str, thorough["spread"].values())) == {str(ONE_ROUND)}
+def test_loops_in_loops_and_a_loss_in_segments_hold_no_reduction(thorough):
+    assert thorough["spread"] == ONE_ROUND
     assert thorough["in segments"] == ONE_ROUND
 
 

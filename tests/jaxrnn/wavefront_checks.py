@@ -6,7 +6,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn.sharding import wavefront
-from tests.jaxrnn.common import draw, fill
+from tests.jaxrnn.common import draw, fill, rms_error
 from tests.jaxrnn.on_devices import counted, everything, initial, main, mesh_of, refused, worst
 
 T, B, I, H = 24, 6, 3, 5
@@ -38,6 +38,13 @@ def error(make, micro_batches=3, layers=1, **options):
         return layer(x, state, **options)
 
     return worst(*(everything(call, layer, x_of(), initial(layer, B)) for call in (spread, alone)))
+
+
+def cut_off():
+    """Return the error of outputs where every stretch begins with zeros."""
+    layer, x = layer_of(jaxrnn.LSTM), x_of()
+    stretches = [layer(x[t : t + 6])[0] for t in range(0, T, 6)]
+    return rms_error(jnp.concatenate(stretches), layer(x)[0])
 
 
 def collectives_of(make):
@@ -113,6 +120,7 @@ def quick():
     return {
         "errors": {"LSTM": error(jaxrnn.LSTM, **ragged())},
         "collectives": {"LSTM": collectives_of(jaxrnn.LSTM)},
+        "cut off": cut_off(),
         "refused": refusals(),
     }
 
