@@ -113,12 +113,16 @@ class _Call(NamedTuple):
         return jax.tree.map(of, tree)
 
     def queue(self, tree: Tree, device: jax.Array) -> Tree:
-        """Return, of micro-batches [M, ...], that of each tick on a device, zeros where there is none."""
+        """Return, of micro-batches [M, ...], that of each tick on a device [M + D - 1, ...].
+
+        A device that waits takes the first or the last one, which has no effect and raises no infinities, as zeros
+        might: a cotangent of zero times an infinite derivative is NaN.
+        """
         wait, ticks = self.devices - 1, self.micro_batches + self.devices - 1
 
         def of(array):
-            padded = jnp.pad(array, [(wait, wait), *[(0, 0)] * (array.ndim - 1)])
-            return lax.dynamic_slice_in_dim(padded, wait - device, ticks)
+            around = [(wait, wait), *[(0, 0)] * (array.ndim - 1)]
+            return lax.dynamic_slice_in_dim(jnp.pad(array, around, mode="edge"), wait - device, ticks)
 
         return jax.tree.map(of, tree)
 
@@ -140,8 +144,8 @@ def _in_shard(structure, call, arrays, inputs, state, lengths, resets):
     def tick(carried, xs):
         received, changing = carried
         number, (inputs, resets, lengths, initial) = xs
-        waiting = (device > 0) & (number >= device)
-        state = jax.tree.map(partial(jnp.where, waiting), received, initial)
+        handed_on = (device > 0) & (number >= device) & (number < device + call.micro_batches)
+        state = jax.tree.map(partial(jnp.where, handed_on), received, initial)
         options = {"lengths": lengths, "resets": resets}
         module = nnx.merge(structure, weights, keys, changing)
         outputs, after = module(

@@ -90,6 +90,28 @@ def losses():
     return worst(*(everything(call, model, x_of(), initial(model.layer, B)) for call in (spread, alone)))
 
 
+class Logarithms(nnx.Module):
+    """A layer on the logarithms of its inputs, which zeros do not have."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, inputs, state):
+        return self.layer(jnp.log(inputs), state)
+
+
+def logarithms():
+    """Return the error of a module to which zeros are poison."""
+    model, mesh, x = Logarithms(layer_of(jaxrnn.RNN)), mesh_of("time", 4), jnp.abs(x_of()) + 0.1
+
+    def spread(model, x, state):
+        return wavefront(model, x, state, mesh=mesh, micro_batches=2)
+
+    return worst(
+        *(everything(call, model, x, initial(model.layer, B)) for call in (spread, lambda m, x, s: m(x, s)))
+    )
+
+
 def dropout():
     """Return what comes out of equal steps and rows, and how often the stream was drawn from."""
     layer = layer_of(jaxrnn.RNN, 2, dropout=0.5)
@@ -136,6 +158,7 @@ def thorough():
     return {
         "errors": {
             "RNN": error(jaxrnn.RNN, **ragged()),
+            "RNN, of logarithms": logarithms(),
             "PeepholeLSTM": error(jaxrnn.PeepholeLSTM, **ragged()),
             "GRU, two layers, one micro-batch": error(jaxrnn.GRU, micro_batches=1, layers=2, **ragged()),
             "GRU, a loss in segments": losses(),
