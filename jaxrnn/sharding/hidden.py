@@ -6,9 +6,9 @@ from functools import cache, partial
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jax import lax
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxrnn import checks
@@ -27,7 +27,7 @@ class HiddenSharded(nnx.Module):
     reduce-scatter of its cotangent begins it: the only collectives in the loops over steps. Example::
 
         mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
-        with jax.default_device(jax.devices("cpu")[0]):  # no chip need hold all of it
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # no chip need hold all of it
             layer = jaxrnn.LSTM(1024, 16384, rngs=rngs)
         wide = jaxrnn.sharding.HiddenSharded(layer, mesh)
         output, (h, c) = wide(x)
@@ -79,10 +79,13 @@ class HiddenSharded(nnx.Module):
         return output, self.layer._returned(finals)
 
     def gathered(self) -> RecurrentLayer:
-        """Return the layer with its parameters as they are now, in torch's layout and in the host's memory."""
-        layer, host = nnx.clone(self.layer), jax.devices("cpu")[0]
+        """Return the layer with its parameters as they are now, in torch's layout and in the host's memory.
+
+        Of several processes, all have to ask, and each gets the whole.
+        """
+        layer, host = nnx.clone(self.layer), jax.local_devices(backend="cpu")[0]
         for name, per_gate in _parameters(layer):
-            value = np.asarray(getattr(layer, name)[...])
+            value = process_allgather(getattr(layer, name)[...], tiled=True)
             setattr(layer, name, nnx.Param(jax.device_put(_flat(value) if per_gate else value, host)))
         return layer
 
