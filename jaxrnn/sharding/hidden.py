@@ -43,7 +43,8 @@ class HiddenSharded(nnx.Module):
 
     Raises:
         ValueError: hidden units that the devices cannot share evenly.
-        NotImplementedError: a layer with `proj_size`, of which h is a sum over all units.
+        NotImplementedError: a layer with `proj_size`, of which h is a sum over all units, or one whose
+            `implementation` takes all steps in one call.
     """
 
     def __init__(self, layer: RecurrentLayer, mesh: Mesh, *, axis: str = "model"):
@@ -52,6 +53,11 @@ class HiddenSharded(nnx.Module):
             raise NotImplementedError(
                 f"proj_size={layer.proj_size}: a projected h is a sum over all units, of which each device has a "
                 "part. Spread rows instead (data_parallel), or use a layer without projection."
+            )
+        if layer.implementation not in (None, "scan", "reference"):
+            raise NotImplementedError(
+                f"implementation={layer.implementation!r} takes all steps in one call, in which nothing can be "
+                "gathered. Leave it at None."
             )
         check_divides("hidden_size", layer.hidden_size, mesh, axis, "Choose a multiple.")
         self.mesh, self.axis = mesh, axis
@@ -119,6 +125,9 @@ def _in_shard(structure, devices, axis, weights, rest, x, states, lengths, reset
         value = getattr(layer, name)[...]
         setattr(layer, name, nnx.Param(_flat(value) if per_gate else value))
     layer.cell = _of_units(layer.cell, devices, axis)
+    layer.implementation = (
+        layer.implementation or "scan"
+    )  # a kernel for all steps could not gather between them
     output, final = layer(x, layer._returned(states), lengths=lengths, resets=resets)
     final = final if isinstance(final, tuple) else (final,)
     return output, final, nnx.state(layer, nnx.Not(nnx.Param))

@@ -51,6 +51,8 @@ def main(device, *names):
     def rows(make, spread, rows_per_chip=8, steps=1024, loss=None, **how):
         """Data parallelism over 16 devices, or the same left to the compiler."""
         mesh = mesh_of(4, "data")
+        if not spread:
+            how["implementation"] = "scan"  # XLA divides loops, but not a TPU's kernels
         structure, weights = taken_apart(mesh, P(), lambda: layer(make, 128, 512, **how))
         of_shard = loss or (lambda model, x: (squares(model(x)[0]), x.size))
 
@@ -109,7 +111,8 @@ def main(device, *names):
         "units, GRU": lambda: hidden(jaxrnn.GRU),
     }
     found = {}
-    with planning_for(platform):
+    kind = mesh_of(2, "any").devices.flat[0].device_kind if platform == "tpu" else None
+    with planning_for(platform, kind):
         for name in names or programs:
             step, *arguments = programs[name]()
             compiled = jax.jit(step).lower(*arguments).compile()
