@@ -70,7 +70,8 @@ def unroll(
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, R] of the last layer and all final states, as `reference.unroll` does.
 
-    `planner` makes the plan, where none is given, in place of `planning.choose`; `run` is another way to compute a recurrence.
+    `planner` makes the plan, where none is given, in place of `planning.choose`; `run` is another way to compute
+    a recurrence.
     """
     if x.shape[0] == 0:
         width = states[-1].h.shape[-1] * (2 if bidirectional else 1)
