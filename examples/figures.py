@@ -1,6 +1,6 @@
 """The figures of the examples: drawn without a display, in colours that the colour-blind can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,32 @@ def errors(path: Path, runs: Sequence[Run]) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
     figure.suptitle(f"Test error, {runs[0].split} split")
+    _save(figure, path)
+
+
+def long_training(path: Path, exact: Any, truncated: Any, baselines: Any, bias: Mapping[int, Any]) -> None:
+    """Draw held-out bits per byte against updates, and the truncated gradient's error against its window."""
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    learning, cost = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    for curve, color, name in ((exact, BLUE, "exact"), (truncated, ORANGE, "truncated")):
+        label = f"{name}: {curve.passes[-1]:.0f} passes, {curve.updates[-1]} updates"
+        learning.plot(
+            curve.updates, curve.bits, color=color, linewidth=1.4, marker=".", markersize=4, label=label
+        )
+    for bits, style, name in ((baselines.unigram, ":", "bytes"), (baselines.bigram, "--", "pairs of bytes")):
+        learning.axhline(bits, color=BLACK, linewidth=0.8, linestyle=style, label=f"frequencies of {name}")
+    learning.set_xscale("symlog", linthresh=1)
+    learning.set_xlim(left=0)
+    learning.set_xlabel("updates")
+    learning.set_ylabel("held-out bits per byte")
+    cost.loglog(list(bias), [each.relative_error for each in bias.values()], color=VERMILLION, marker=".")
+    cost.set_xlabel("k2 = k1, steps")
+    cost.set_ylabel("|truncated - exact| / |exact|")
+    cost.set_title("error of the truncated gradient", fontsize="medium")
+    learning.set_title("learning", fontsize="medium")
+    learning.legend(frameon=False, fontsize="small")
+    for ax in (learning, cost):
+        _tidy(ax)
     _save(figure, path)
 
 
