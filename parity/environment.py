@@ -11,6 +11,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jaxrnn")
 # Settings that change numbers behind a program's back.
 VARIABLES = ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "JAX_PLATFORMS")
 
+# What a product of float32 arrays is unless a program asks for more, where it is less than float32.
+_DEFAULTS = {"tpu": "default: one pass in bfloat16", "gpu": "default: TF32"}
+
 
 def environment() -> dict[str, str]:
     """Return names and values. What is not loaded is described by its version only: nothing is imported."""
@@ -30,6 +33,7 @@ def one_line(found: dict[str, str]) -> str:
         "jax device",
         "x64",
         "matmul precision",
+        "matmul precision outside",
         "flax",
         "torch",
         "torch threads",
@@ -43,10 +47,14 @@ def _jax() -> dict[str, str]:
     import jax
 
     device = jax.devices()[0]
+    outside = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
     return {
         "jax device": f"{device.platform} ({device.device_kind})",
         "x64": "on" if jax.config.jax_enable_x64 else "off (on in the float64 runs)",  # type: ignore[attr-defined]
         "matmul precision": "highest (pinned)",
+        "matmul precision outside": _DEFAULTS[device.platform]
+        if outside == "default" and device.platform in _DEFAULTS
+        else outside,
     }
 
 

@@ -67,7 +67,7 @@ def weigh(candidate: Any, evidence: Evidence) -> Judgement:
     c = ours.run(candidate, probe, probe.dtype, evidence.gradients)
     c64 = ours.run(candidate, probe, "float64", evidence.gradients)
     comparison = compare_traces(c, evidence.measured, evidence.oracle, c64, probe, evidence.redrawn)
-    notes = evidence.notes
+    notes = (*evidence.notes, *ours.reservations(candidate, probe))
     failed = {tensor.name for tensor in comparison.failures}
     if failed and all(map(_may_appeal, comparison.failures)):
         usual = candidate_errors(_drawn_again(candidate, evidence))

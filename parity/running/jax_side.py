@@ -16,6 +16,7 @@ from flax import nnx
 from jaxrnn import checkpoint, optim
 from parity.gates import Array
 from parity.probe import LEARNING_RATE, Probe
+from parity.running.products import rounded_products
 from parity.running.recording import recorded
 from parity.trace import Entry, Trace, name_inputs, name_outputs, output_kind
 
@@ -91,6 +92,24 @@ def run(module: nnx.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
         for name, value in torch_names(found.stepped).items():
             entries[f"step({name})"] = Entry(value, "step", f"step({own[name]})")
     return Trace(entries)
+
+
+def reservations(module: nnx.Module, probe: Probe) -> tuple[str, ...]:
+    """Say which products keep to less than the IEEE float32 that the probe asks for: only defaults are pinned."""
+    if (probe.matmul, probe.dtype) != ("ieee", "float32"):
+        return ()
+    with jax.default_matmul_precision(_matmul(probe, probe.dtype)):
+        graphdef, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
+        call = _Call.of(probe, probe.dtype)
+        forward, _ = _passes(graphdef, call.signature)
+        found = rounded_products(jax.make_jaxpr(forward)(params, call.floating, rest, call.others))
+    if not found.rounded:
+        return ()
+    return (
+        f"IEEE float32 in {found.rounded} of {found.products} products of the candidate's forward pass, whose own "
+        f"precision={' or '.join(found.precisions)} was not overruled: a CPU ignores it, a TPU or GPU rounds their "
+        "operands; judge there, or leave it to jax.default_matmul_precision",
+    )
 
 
 def answer(module: nnx.Module, probe: Probe) -> dict[str, Array]:
