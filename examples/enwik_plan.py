@@ -7,6 +7,7 @@ steps, hidden 512, bfloat16, segments of 2048, and prints what the compiler allo
 import os
 import sys
 import time
+from typing import Any
 
 from benchmarks.ahead import LIBTPU
 
@@ -46,7 +47,7 @@ def main(steps: int) -> None:
     began = time.perf_counter()
     with planning_for("tpu"):
         lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(*map(shaped, (weights, tokens, tokens, state)))
-    needs = lowered.compile().memory_analysis()
+    needs: Any = lowered.compile().memory_analysis()
     gib = (needs.temp_size_in_bytes + needs.argument_size_in_bytes) / 2**30
     print(
         f"one exact gradient through {LANES * steps:,} bytes ({LANES} lanes of {steps:,} steps, hidden {HIDDEN}, "
