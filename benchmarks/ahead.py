@@ -18,65 +18,29 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# An H100 SXM as XLA asks for it: sizes from NVIDIA's data sheet and the CUDA programming guide (compute
-# capability 9.0).
-H100 = """
-gpu_device_info {
-  cuda_compute_capability { major: 9 minor: 0 }
-  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
-  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
-  memory_bandwidth: 3352000000000 l2_cache_size: 52428800 device_memory_size: 84929347584
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 12 }
-runtime_version { major: 13 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-# Without a device nothing can be tuned; Triton's products have no choice that XLA takes untuned for every shape.
-_GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+import jax
 
+from jaxrnn.plan.topologies import target
 
-def _h100() -> Any:
-    from jax.experimental import topologies
-
-    return topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
-
-
-def _v5e() -> Any:
-    from jax.experimental import topologies
-
-    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-
-
-# libtpu asks for the machine that it is not on, and keeps others from a device that it does not use.
-LIBTPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-
-# Per device: its topology, the platform as the planner knows it, and the environment that its compiler needs.
-DEVICES: dict[str, tuple[Callable[[], Any], str, dict[str, str]]] = {
-    "h100": (_h100, "gpu", {"XLA_FLAGS": _GPU_FLAGS, "MOSAIC_GPU_DUMP_PTXAS": "1"}),
-    "v5e": (_v5e, "tpu", LIBTPU),
-}
+# Beside what a device's compiler needs: what the assembler says of our own kernels.
+OVERHEARD = {"MOSAIC_GPU_DUMP_PTXAS": "1"}
 
 
 def count(
     device: str, cell_name: str, size: Sequence[int], dtype: str = "float32", implementation: str = "scan"
 ) -> dict[str, Any]:
     """Return the plan, the loops and the kernels of our own of a training step of `size` (B, T, I, H)."""
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from benchmarks.programs import launched, loops
     from jaxrnn import cells
     from jaxrnn.ops import pallas_gpu, planning, scan
     from jaxrnn.ops.pallas_gpu.tiles import plan_tiles, shared_bytes
+    from jaxrnn.plan.loops import launched, loops
 
-    topology, platform, _ = DEVICES[device]
+    platform = target(device).platform
     rows, steps, features, hidden = size
-    mesh = jax.sharding.Mesh(np.array(topology().devices[:1]), ("one",))
+    mesh = jax.sharding.Mesh(np.array(target(device).described()), ("one",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def shaped(*shape: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
@@ -141,7 +105,8 @@ def _overheard(work: Callable[[], Any]) -> tuple[Any, str]:
 def main(arguments: Sequence[str]) -> None:
     """Print what `count` finds."""
     device, cell, size, *rest = arguments
-    os.environ |= {"JAX_PLATFORMS": "cpu", **DEVICES[device][2]}
+    os.environ |= target(device).environment | OVERHEARD
+    jax.config.update("jax_platforms", "cpu")  # read from the environment when JAX was imported
     print(json.dumps(count(device, cell, [int(n) for n in size.split(",")], *rest)))
 
 

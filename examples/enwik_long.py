@@ -14,8 +14,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +27,12 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 import jaxrnn
 from examples import figures
+from jaxrnn.plan import MissingCompilerError
 from parity.environment import environment
 
 VOCABULARY, EMBEDDING = 256, 64
@@ -253,13 +253,39 @@ def sample(model: ByteModel, prompt: bytes, length: int, seed: int, temperature:
 # The command
 
 
+ENWIK8 = {"lanes": 8, "steps": 12_500_992, "hidden": 512, "segments": 2048}
+
+
+def full_size(steps: int, memory: Any, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+    """Return one exact gradient through the whole of enwik8 and its arguments, as `jaxrnn.plan` takes a step."""
+    lanes = ENWIK8["lanes"]
+
+    def make() -> ByteModel:
+        return ByteModel(ENWIK8["hidden"], rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
+
+    def loss(weights: Any, x: jax.Array, y: jax.Array, state: Any) -> Any:
+        return bits_per_byte(nnx.merge(structure, weights), x, y, state, ENWIK8["segments"])
+
+    structure, weights = nnx.split(nnx.eval_shape(make))
+    tokens = jax.ShapeDtypeStruct((steps, lanes), jnp.uint8)
+    state = jax.eval_shape(lambda: make().start(lanes))
+    return jax.value_and_grad(loss, has_aux=True), (weights, tokens, tokens, state)
+
+
 def planned() -> str:
     """Return what one exact gradient through 100 million bytes needs on a TPU v5e, by its compiler."""
-    if importlib.util.find_spec("libtpu") is None:
-        return "a TPU's plan for 100,007,936 bytes needs its compiler, not the TPU: pip install libtpu"
-    command = [sys.executable, "-m", "examples.enwik_plan"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else f"no plan: {done.stderr.strip()[-300:]}"
+    lanes, steps, hidden, segments = ENWIK8.values()
+    try:
+        (row,) = jaxrnn.plan(step="examples.enwik_long:full_size", steps=steps, topology="v5e").rows
+    except MissingCompilerError as error:
+        return str(error)
+    if not row.device_bytes:
+        return f"no plan: {row.error}"
+    return (
+        f"one exact gradient through {lanes * steps:,} bytes ({lanes} lanes of {steps:,} steps, hidden {hidden}, "
+        f"bfloat16, segments of {segments}) on a TPU v5e: {row.device_bytes / 2**30:.2f} GiB of 15.75, by its "
+        f"compiler ({row.compile_seconds:.0f} s); never run on one"
+    )
 
 
 QUICK = {"steps": 512, "hidden": 32, "updates": 6, "passes": 1, "window": 32, "segments": 64, "held_out": 64}

@@ -18,6 +18,7 @@ from jaxrnn.allocator import keep_memory
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
+from jaxrnn.plan import plan
 from jaxrnn.sequence import PackedSequence
 from jaxrnn.streaming import stream
 
@@ -43,6 +44,7 @@ __all__ = [
     "ops",
     "optim",
     "pipeline",
+    "plan",
     "save",
     "scan_loss",
     "sequence",

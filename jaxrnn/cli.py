@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrnn import checkpoint_files
+from jaxrnn.plan.command import command as plan
 
 
 class BadInput(click.ClickException):
@@ -57,6 +58,9 @@ def bench(arguments: tuple[str, ...]) -> None:
             raise
         raise BadInput("the benchmarks are not installed: pip install -e . in the repository.") from error
     command.main(list(arguments), prog_name="jaxrnn bench")
+
+
+main.add_command(plan, "plan")
 
 
 def _table(arrays: dict[str, np.ndarray]) -> Table:

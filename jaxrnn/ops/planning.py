@@ -63,12 +63,12 @@ _target: ContextVar[Target | None] = ContextVar("what to plan for", default=None
 
 
 @contextmanager
-def planning_for(platform: str, kind: str | None = None) -> Iterator[None]:
-    """Plan what is traced in here for one "cpu", "gpu" or "tpu", as for compiling ahead of time.
+def planning_for(platform: str, kind: str | None = None, devices: int = 1) -> Iterator[None]:
+    """Plan what is traced in here for "cpu", "gpu" or "tpu", one or several, as for compiling ahead of time.
 
     `kind` is that of the device, `jax.Device.device_kind`.
     """
-    token = _target.set(Target(platform, kind))
+    token = _target.set(Target(platform, kind, devices))
     try:
         yield
     finally:

@@ -202,9 +202,12 @@ def _define(
         chosen = exported if context.module_context.lowering_parameters.for_export else run
         return mlir.lower_fun(chosen, multiple_results=True)(context, *args, **static)
 
+    def value(*args: Any, **static: Any) -> Arrays:
+        return run(*args, **static)
+
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_impl(run)
+    primitive.def_impl(value)
     primitive.def_abstract_eval(avals)
     mlir.register_lowering(primitive, lower)
     return primitive

@@ -6,18 +6,18 @@ Only a device can tell the sizes of cuDNN's buffers, so they are made up; nothin
 import json
 import os
 
-from benchmarks import ahead
-
-os.environ |= {"JAX_PLATFORMS": "cpu", **ahead.DEVICES["h100"][2]}
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import rnn
 
-from benchmarks.programs import loops
 from jaxrnn import cells, ops
 from jaxrnn.ops import cudnn
+from jaxrnn.plan.loops import loops
+from jaxrnn.plan.topologies import target
+
+os.environ |= target("h100").environment
+jax.config.update("jax_platforms", "cpu")
 
 B, T, I, H = 16, 256, 64, 512
 
@@ -51,5 +51,5 @@ def counted(device, reverse):
 if __name__ == "__main__":
     rnn.gpu_rnn.compute_rnn_workspace_reserve_space_sizes = lambda *_: (4 * B * T * H, 24 * B * T * H)
     cudnn._is_there = lambda: True
-    device = ahead.DEVICES["h100"][0]().devices[0]
+    device = target("h100").described()[0]
     print(json.dumps({name: counted(device, name == "reverse") for name in ("forward", "reverse")}))

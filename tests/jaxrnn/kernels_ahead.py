@@ -8,9 +8,12 @@ import json
 import os
 import sys
 
-from benchmarks.ahead import LIBTPU
+import jax
 
-os.environ |= LIBTPU | {"JAX_PLATFORMS": "cpu"}
+from jaxrnn.plan.topologies import LIBTPU
+
+os.environ |= LIBTPU
+jax.config.update("jax_platforms", "cpu")
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "v7x": "tpu7x:2x2x1"}
 # Cell, dtype, rows, steps, memory policy, ragged with resets; features are the most that fit.
@@ -24,7 +27,6 @@ CASES = [
 
 
 def main(names: list[str]) -> None:
-    import jax
     import jax.numpy as jnp
     import numpy as np
     from jax.experimental import topologies

@@ -8,16 +8,18 @@ import json
 import os
 import time
 
-from benchmarks.ahead import LIBTPU
+import jax
+
+from jaxrnn.plan.topologies import LIBTPU
 
 ROWS, FEATURES, HIDDEN, VOCABULARY = 8, 32, 512, 256
 ENWIK = 12_500_992  # steps of eight lanes through 100 007 936 bytes
 
-os.environ |= LIBTPU | {"JAX_PLATFORMS": "cpu"}
+os.environ |= LIBTPU
+jax.config.update("jax_platforms", "cpu")
 
 
 def main() -> None:
-    import jax
     import jax.numpy as jnp
     import numpy as np
     import optax

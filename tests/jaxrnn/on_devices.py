@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType
 
-from benchmarks.programs import collectives
+from jaxrnn.plan.loops import collectives
 from tests.jaxrnn.common import draw, rms_error
 
 

@@ -23,8 +23,8 @@ def main(device, *names):
     from jax.sharding import PartitionSpec as P
 
     import jaxrnn
-    from benchmarks.programs import collectives
     from jaxrnn.ops.planning import planning_for
+    from jaxrnn.plan.loops import collectives
     from jaxrnn.sharding import HiddenSharded, data_parallel, wavefront
 
     def mesh_of(side, axis):

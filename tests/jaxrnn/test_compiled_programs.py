@@ -1,6 +1,6 @@
 """What the compiled loops launch, write and copy in each step: a guard of speed that no clock is needed for.
 
-The numbers are those of the optimized programs (`benchmarks/programs.py`). A limit is what was found, on JAX 0.10
+The numbers are those of the optimized programs (`jaxrnn/plan/loops.py`). A limit is what was found, on JAX 0.10
 to 0.12, and never more than the plain scan, differentiated by JAX, has.
 """
 
@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.programs import Loop, loops
 from jaxrnn import cells
 from jaxrnn.ops import reference, scan
+from jaxrnn.plan.loops import Loop, loops
 
 B, T, I, H = 32, 128, 64, 256
 ARRAY = 4 * B * T * H  # bytes of one array of all steps

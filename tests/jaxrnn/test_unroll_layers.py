@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.programs import loops
 from jaxrnn import cells, ops
 from jaxrnn.ops import reference, scan
 from jaxrnn.ops.planning import Plan, choose
+from jaxrnn.plan.loops import loops
 from tests.jaxrnn.common import CELLS, ONE_OF_MANY, draw, draw_cell, mostly_slow, rms_error, scalar
 
 B, T, I, H, L = 3, 6, 5, 4, 3

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*->.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w\-]*)\(")
+_INSTRUCTION = re.compile(
+    r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[a-z][\w\-]*)\("
+)
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _BRANCHES = re.compile(
     r"(?:branch_computations|called_computations)=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+)"
@@ -35,9 +37,11 @@ _COLLECTIVE = re.compile(
 class Instruction:
     """One instruction of a computation: its shape as text, its opcode, the computations that it calls."""
 
+    name: str
     shape: str
     opcode: str
     calls: tuple[str, ...]
+    line: str
     trips: int | None = None  # of a loop whose count is known
     branches: tuple[str, ...] = ()  # the computations that it chooses from, or starts beside itself
     chain: str | None = None  # of a collective in parts, what these have in common
@@ -66,7 +70,7 @@ class Loop:
 
 def loops(text: str) -> list[Loop]:
     """Return the loops of an optimized HLO module (`compiled.as_text()`), in order, outer ones first."""
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     return list(_loops(computations, entry, 0))
 
 
@@ -76,7 +80,7 @@ def collectives(text: str) -> Counter[tuple[str, int]]:
     A collective of many arrays at once is one. What a loop holds runs once in each of its rounds. One that a TPU
     starts, carries on beside what the rounds of a loop compute, and ends (`chain_id`), is counted where it starts.
     """
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     found: Counter[tuple[str, int]] = Counter()
     chains: dict[tuple[str, str], int] = {}
     for opcode, depth, chain in _collectives(computations, entry, 0):
@@ -98,7 +102,8 @@ def launched(found: list[Loop]) -> int:
     return total
 
 
-def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """Return a module's computations by name, each a list of instructions, and which of them is the entry."""
     computations: dict[str, list[Instruction]] = {}
     entry, current = "", ""
     for line in text.splitlines():
@@ -110,9 +115,11 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
             trips = _TRIPS.search(line)
             computations[current].append(
                 Instruction(
+                    found["name"],
                     found["shape"],
                     found["opcode"],
                     tuple(_CALLED.findall(line)),
+                    line,
                     int(trips[1]) if trips and found["opcode"] == "while" else None,
                     tuple(_branches(line)),
                     chain[1] if (chain := _CHAIN.search(line)) else None,
@@ -157,8 +164,8 @@ def _loop(computations: dict[str, list[Instruction]], body: str, trips: int | No
             deep.update(_opcodes(computations, called))
     copies = sum(i.opcode in ("copy", "copy-start") and not i.is_scalar for i in launched)
     return Loop(
-        trips, depth, len(launched), sum(deep[p] for p in _PRODUCTS), deep["dynamic-update-slice"], copies
-    )
+        trips, depth, len(launched), sum(deep[p] for p in _PRODUCTS), deep["dynamic-update-slice"], copies,
+    )  # fmt: skip
 
 
 def _launched(computations: dict[str, list[Instruction]], name: str) -> Iterator[Instruction]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from benchmarks.programs import Loop, collectives, launched, loops
+from jaxrnn.plan.loops import Loop, collectives, launched, loops
 
 TEXT = """
 HloModule jit_f, is_scheduled=true
