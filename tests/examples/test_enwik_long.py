@@ -150,7 +150,7 @@ def test_without_the_package_or_the_compiler_it_says_what_to_install(monkeypatch
     result = CliRunner().invoke(main, ["--quick"])
     assert result.exit_code == 1
     assert "pip install 'jaxrnn[examples]'" in result.output
-    assert "pip install libtpu" in planned()
+    assert "pip install 'jaxrnn[aot]'" in planned()
 
 
 @pytest.mark.slow
