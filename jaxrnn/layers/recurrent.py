@@ -12,8 +12,8 @@ from jaxrnn import checks
 from jaxrnn.cells import Cell
 from jaxrnn.init import recurrent_uniform
 from jaxrnn.lengths import check_lengths
+from jaxrnn.ops import QuasiDeer, unroll_layers
 from jaxrnn.ops import memory as memory_policies
-from jaxrnn.ops import unroll_layers
 from jaxrnn.ops.memory import Memory, Size
 from jaxrnn.sequence import PackedSequence
 
@@ -39,7 +39,7 @@ class RecurrentLayer(nnx.Module):
         dtype: Any,
         param_dtype: Any,
         precision: jax.lax.PrecisionLike,
-        implementation: str | None,
+        implementation: str | QuasiDeer | None,
         memory: Any,
     ) -> None:
         checks.check_flags(bias=bias, batch_first=batch_first)

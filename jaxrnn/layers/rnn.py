@@ -9,6 +9,7 @@ from flax import nnx
 from jaxrnn import cells
 from jaxrnn.checks import torch_keywords
 from jaxrnn.layers.recurrent import RecurrentLayer
+from jaxrnn.ops import QuasiDeer
 
 
 class RNN(RecurrentLayer):
@@ -35,7 +36,7 @@ class RNN(RecurrentLayer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
-        implementation: str | None = None,
+        implementation: str | QuasiDeer | None = None,
         memory: Any = None,
     ):
         if nonlinearity not in NONLINEARITIES:
@@ -78,7 +79,7 @@ class LSTM(RecurrentLayer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
-        implementation: str | None = None,
+        implementation: str | QuasiDeer | None = None,
         memory: Any = None,
     ):
         self.proj_size = proj_size
@@ -111,7 +112,7 @@ class GRU(RecurrentLayer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
-        implementation: str | None = None,
+        implementation: str | QuasiDeer | None = None,
         memory: Any = None,
     ):
         self._build(
@@ -144,7 +145,7 @@ class PeepholeLSTM(RecurrentLayer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
-        implementation: str | None = None,
+        implementation: str | QuasiDeer | None = None,
         memory: Any = None,
     ):
         self._build(

@@ -14,8 +14,9 @@ from jaxrnn.cells import Cell, Parameters, State, carry_dtype
 from jaxrnn.ops import cudnn, pallas_gpu, pallas_tpu, reference, scan
 from jaxrnn.ops.memory import Memory, Size, resolve
 from jaxrnn.ops.planning import Target, target
+from jaxrnn.ops.quasi_deer import QuasiDeer
 
-ANYWHERE = ("reference", "scan")
+ANYWHERE = ("reference", "scan", "quasi_deer")
 OF_SOME = ("cudnn", "pallas")  # platforms, cells and sizes
 IMPLEMENTATIONS = ANYWHERE + OF_SOME
 
@@ -30,7 +31,7 @@ def unroll(
     resets: Bool[Array, "*B T"] | None = None,
     reverse: bool = False,
     precision: lax.PrecisionLike = None,
-    implementation: str | None = None,
+    implementation: str | QuasiDeer | None = None,
     memory: Any = None,
 ) -> tuple[Float[Array, "*B T R"], State]:
     """Apply `cell` along time; return its outputs [..., T, R] and the final state.
@@ -44,9 +45,10 @@ def unroll(
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
     * `implementation`: "scan"; "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
       "pallas" (one kernel for all steps: on a TPU, see `jaxrnn.ops.pallas_tpu`; on a Hopper GPU, experimental, see
-      `jaxrnn.ops.pallas_gpu`); "reference"; or None for the fastest that applies, "pallas" on TPUs only. Unless
-      `precision` is HIGHEST, products on an NVIDIA GPU are TensorFloat32 (10 bits of mantissa), by cuDNN as by XLA,
-      and on a TPU bfloat16.
+      `jaxrnn.ops.pallas_gpu`); "quasi_deer", or a `QuasiDeer` with its options (all steps at once, see
+      `jaxrnn.ops.quasi_deer`); "reference"; or None for the fastest that applies, "quasi_deer" left out and
+      "pallas" on TPUs only. Unless `precision` is HIGHEST, products on an NVIDIA GPU are TensorFloat32 (10 bits of
+      mantissa), by cuDNN as by XLA, and on a TPU bfloat16.
     * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; by "scan", and "pallas" on a TPU.
 
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
@@ -69,7 +71,7 @@ def unroll_layers(
     reverse: bool = False,
     bidirectional: bool = False,
     precision: lax.PrecisionLike = None,
-    implementation: str | None = None,
+    implementation: str | QuasiDeer | None = None,
     memory: Any = None,
 ) -> tuple[Float[Array, "*B T R"], tuple[State, ...]]:
     """Apply layers of one cell, each to the outputs of the one below; return the last one's and all final states.
@@ -79,7 +81,7 @@ def unroll_layers(
     the outputs of both, side by side. The rest is as for `unroll`. Layers given together may share a loop over
     time, which saves storing what passes between them, or a call.
     """
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
+    if not isinstance(implementation, QuasiDeer) and implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(
             f"implementation={implementation!r} is not one of {sorted(IMPLEMENTATIONS)}. "
             "Leave it at None to let jaxrnn choose."
@@ -146,9 +148,14 @@ def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
     return "scan"
 
 
-def _unroll_by(implementation: str, memory: Memory, target: Target) -> Any:
+def _unroll_by(implementation: Any, memory: Memory, target: Target) -> Any:
     if implementation == "scan":
         return partial(scan.unroll, memory=memory, platform=target.platform)
     if implementation == "pallas" and target.platform == "tpu":
         return partial(pallas_tpu.unroll, memory=memory, target=target)
-    return {"reference": reference.unroll, "cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}[implementation]
+    if callable(implementation):
+        return implementation
+    others: dict[str, Any] = {
+        "reference": reference.unroll, "cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll, "quasi_deer": QuasiDeer(),
+    }  # fmt: skip
+    return others[implementation]
