@@ -17,7 +17,18 @@ from jaxrnn import (
 from jaxrnn.allocator import keep_memory
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
-from jaxrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, PeepholeLSTM, PeepholeLSTMCell, RNNCell
+from jaxrnn.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    MinGRU,
+    MinLSTM,
+    PeepholeLSTM,
+    PeepholeLSTMCell,
+    RNNCell,
+)
 from jaxrnn.plan import plan
 from jaxrnn.sequence import PackedSequence
 from jaxrnn.streaming import stream
@@ -28,6 +39,8 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "MinGRU",
+    "MinLSTM",
     "PackedSequence",
     "PeepholeLSTM",
     "PeepholeLSTMCell",

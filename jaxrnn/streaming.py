@@ -30,8 +30,8 @@ def stream(layer: RecurrentLayer) -> Callable[..., tuple[jax.Array, Any]]:
     """
     if not isinstance(layer, RecurrentLayer):
         raise TypeError(
-            f"stream takes an RNN, GRU, LSTM or PeepholeLSTM, got {type(layer).__name__}. A cell is one step "
-            "already: jax.jit it."
+            f"stream takes a recurrent layer, such as RNN, GRU or LSTM, got {type(layer).__name__}. A cell is one "
+            "step already: jax.jit it."
         )
     if layer.bidirectional:
         raise ValueError(

@@ -174,6 +174,11 @@ CASES: tuple[Case, ...] = (
         "training mode with injected masks, bidirectional, time major",
         LayerCall(layers=2, directions=2, states=2, masks=True),
     ),
+    _layer("min_gru", "MinGRU", _DEEP_TEXT, _RAGGED),
+    _layer("min_lstm", "MinLSTM", _DEEP_TEXT, _RAGGED),
+    _layer(
+        "min_lstm_resets", "MinLSTM", "one layer, time major, resets inside the rows", LayerCall(resets=True)
+    ),
     _cell("rnn_cell_tanh", "RNNCell"),
     _cell("rnn_cell_relu", "RNNCell", nonlinearity="relu"),
     _cell("gru_cell", "GRUCell"),

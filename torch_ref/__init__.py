@@ -1,6 +1,17 @@
 """The recurrent networks of `jaxrnn` in plain PyTorch: the same names and files, equations for kernels."""
 
 from torch_ref.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
-from torch_ref.layers import GRU, LSTM, RNN, PeepholeLSTM
+from torch_ref.layers import GRU, LSTM, RNN, MinGRU, MinLSTM, PeepholeLSTM
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "PeepholeLSTM", "PeepholeLSTMCell", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "RNNCell",
+]

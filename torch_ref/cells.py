@@ -132,6 +132,33 @@ def peephole_lstm_step(params: Parameters, gates_x: Tensor, state: LSTMState) ->
     return LSTMState(o * torch.tanh(c), c)
 
 
+def min_gru_step(params: Parameters, gates_x: Tensor, state: HiddenState) -> HiddenState:
+    """Minimal GRU, gate rows z, n::
+
+        z = σ(x_z)
+        h' = (1 - z) ⊙ h + z ⊙ x_n
+
+    Feng et al. (2024), "Were RNNs All We Needed?", https://arxiv.org/abs/2410.01201, section 3.1. Its gates see the
+    input alone.
+    """
+    x_z, x_n = gates_x.chunk(2, dim=-1)
+    z = torch.sigmoid(x_z)
+    return HiddenState((1 - z) * state.h + z * x_n)
+
+
+def min_lstm_step(params: Parameters, gates_x: Tensor, state: HiddenState) -> HiddenState:
+    """Minimal LSTM, gate rows f, i, g::
+
+        f, i = σ(x_f), σ(x_i)
+        h' = f / (f + i) ⊙ h + i / (f + i) ⊙ x_g
+
+    Feng et al. (2024), https://arxiv.org/abs/2410.01201, section 3.2. Its one state is h.
+    """
+    x_f, x_i, x_g = gates_x.chunk(3, dim=-1)
+    f, i = torch.sigmoid(x_f), torch.sigmoid(x_i)
+    return HiddenState(f / (f + i) * state.h + i / (f + i) * x_g)
+
+
 @dataclass(frozen=True)
 class Cell:
     """A recurrent network seen from one step: the step, its state, and what its parameters look like."""
@@ -141,6 +168,7 @@ class Cell:
     state: type[HiddenState] | type[LSTMState]
     step: Step
     peepholes: int = 0
+    recurs: bool = True  # False: nothing multiplies the state, so there is no weight_hh
 
     def parameter_shapes(
         self, input_size: int, hidden_size: int, bias: bool, proj_size: int = 0
@@ -153,6 +181,8 @@ class Cell:
         }
         if bias:
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if not self.recurs:
+            shapes = {name: shape for name, shape in shapes.items() if name.endswith("_ih")}
         if proj_size:
             shapes["weight_hr"] = (proj_size, hidden_size)
         if self.peepholes:
@@ -170,6 +200,8 @@ RELU = Cell("RNN_RELU", 1, HiddenState, relu_step)
 LSTM = Cell("LSTM", 4, LSTMState, lstm_step)
 GRU = Cell("GRU", 3, HiddenState, gru_step)
 PEEPHOLE_LSTM = Cell("PEEPHOLE_LSTM", 4, LSTMState, peephole_lstm_step, peepholes=3)
+MIN_GRU = Cell("MIN_GRU", 2, HiddenState, min_gru_step, recurs=False)
+MIN_LSTM = Cell("MIN_LSTM", 3, HiddenState, min_lstm_step, recurs=False)
 
 
 def elman(nonlinearity: str) -> Cell:

@@ -1,4 +1,4 @@
-"""RNN, LSTM, GRU and PeepholeLSTM in plain PyTorch, with the constructors, names and shapes of `torch.nn`.
+"""Recurrent layers in plain PyTorch, with the constructors, names and shapes of `torch.nn`.
 
 They are what other implementations are read against and measured with, so they are written for clarity.
 Beyond `torch.nn` they take ragged batches as `lengths`, sequences that begin inside a row as `resets`, and
@@ -18,7 +18,7 @@ from torch_ref.ops import restart_marks, unroll, valid_steps
 
 
 class _Recurrent(nn.Module):
-    """What the four layers share: named parameters, and unrolls stacked over layers and directions."""
+    """What the layers share: named parameters, and unrolls stacked over layers and directions."""
 
     def _configure(
         self,
@@ -272,5 +272,55 @@ class PeepholeLSTM(_Recurrent):
         super().__init__()
         self._configure(
             cells.PEEPHOLE_LSTM, input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class MinGRU(_Recurrent):
+    """Minimal GRU, which `torch.nn` lacks; the step is `cells.min_gru_step`.
+
+    Its parameters are `weight_ih_l{k}{suffix}` [2*H, I] and `bias_ih_l{k}{suffix}`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._configure(
+            cells.MIN_GRU, input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class MinLSTM(_Recurrent):
+    """Minimal LSTM, which `torch.nn` lacks; the step is `cells.min_lstm_step`.
+
+    Its parameters are `weight_ih_l{k}{suffix}` [3*H, I] and `bias_ih_l{k}{suffix}`; its one state is h.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self._configure(
+            cells.MIN_LSTM, input_size, hidden_size, num_layers, bias, batch_first, dropout,
             bidirectional, device=device, dtype=dtype,
         )  # fmt: skip

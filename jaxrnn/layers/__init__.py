@@ -12,12 +12,25 @@ They own parameters and torch's calling conventions; `jaxrnn.ops.unroll` does th
   NVIDIA's GPUs, float32 is TensorFloat32 unless it is "highest"); `implementation` is explained at
   `jaxrnn.ops.unroll`; `memory` says what the backward pass keeps, from "gates" (the fastest) by "carry", "h" and
   segments of so many steps to a budget like "2 GiB", see `jaxrnn.ops.memory.resolve`.
+  `MinGRU` and `MinLSTM` take neither of the last two.
 * The layer drops between its layers unless `eval()` was called on it or on a module around it, with masks from
   the "dropout" stream of `rngs`. Final states are not dropped.
 * Every error of torch is raised with torch's text, followed by the remedy.
 """
 
+from jaxrnn.layers.minimal import MinGRU, MinLSTM
 from jaxrnn.layers.rnn import GRU, LSTM, RNN, PeepholeLSTM
 from jaxrnn.layers.single_step import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "PeepholeLSTM", "PeepholeLSTMCell", "RNNCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "RNNCell",
+]

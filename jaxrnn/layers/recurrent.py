@@ -12,6 +12,7 @@ from jaxrnn import checks
 from jaxrnn.cells import Cell
 from jaxrnn.init import recurrent_uniform
 from jaxrnn.lengths import check_lengths
+from jaxrnn.linear_cells import LinearCell
 from jaxrnn.ops import QuasiDeer, unroll_layers
 from jaxrnn.ops import memory as memory_policies
 from jaxrnn.ops.memory import Memory, Size
@@ -19,14 +20,14 @@ from jaxrnn.sequence import PackedSequence
 
 
 class RecurrentLayer(nnx.Module):
-    """What RNN, GRU, LSTM and PeepholeLSTM share; each constructor calls `_build`."""
+    """What all recurrent layers share; each constructor calls `_build`."""
 
     proj_size = 0
     weight_ih_l0: nnx.Param  # there in every layer; the other parameters follow from the cell
 
     def _build(
         self,
-        cell: Cell,
+        cell: Cell | LinearCell,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -154,6 +155,8 @@ class RecurrentLayer(nnx.Module):
 
     def _memory_policy(self, x: jax.Array) -> Memory:
         """Return what to keep for the backward pass: a budget is one for the whole layer."""
+        if isinstance(self.cell, LinearCell):
+            return Memory()
         rows, steps, _ = x.shape
         sizes = self.hidden_size, self.proj_size, len(self._suffixes), self.num_layers
         return memory_policies.resolve(self.memory, Size(self.cell, steps, rows, *sizes, x.dtype))

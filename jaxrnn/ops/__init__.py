@@ -11,7 +11,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
-from jaxrnn.ops import cudnn, pallas_gpu, pallas_tpu, reference, scan
+from jaxrnn.linear_cells import LinearCell
+from jaxrnn.ops import cudnn, linear, pallas_gpu, pallas_tpu, reference, scan
 from jaxrnn.ops.memory import Memory, Size, resolve
 from jaxrnn.ops.planning import Target, target
 from jaxrnn.ops.quasi_deer import QuasiDeer
@@ -22,7 +23,7 @@ IMPLEMENTATIONS = ANYWHERE + OF_SOME
 
 
 def unroll(
-    cell: Cell,
+    cell: Cell | LinearCell,
     params: Parameters,
     x: Float[Array, "*B T I"],
     state: State,
@@ -51,6 +52,7 @@ def unroll(
       mantissa), by cuDNN as by XLA, and on a TPU bfloat16.
     * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; by "scan", and "pallas" on a TPU.
 
+    A `LinearCell` is computed in one way, see `jaxrnn.ops.linear`, and takes neither `implementation` nor `memory`.
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
     """
     h, (final,) = unroll_layers(
@@ -61,7 +63,7 @@ def unroll(
 
 
 def unroll_layers(
-    cell: Cell,
+    cell: Cell | LinearCell,
     layers: Sequence[Parameters],
     x: Float[Array, "*B T I"],
     states: Sequence[State],
@@ -86,13 +88,16 @@ def unroll_layers(
             f"implementation={implementation!r} is not one of {sorted(IMPLEMENTATIONS)}. "
             "Leave it at None to let jaxrnn choose."
         )
-    directions = 2 if bidirectional else 1
-    size = Size(
-        cell, x.shape[-2], math.prod(x.shape[:-2]), layers[0]["weight_ih"].shape[0] // cell.gates,
-        projected_features=layers[0]["weight_hr"].shape[0] if "weight_hr" in layers[0] else 0,
-        directions=directions, layers=len(layers) // directions, dtype=x.dtype,
-    )  # fmt: skip
-    policy = resolve(memory, size)
+    chosen: Any = implementation
+    if isinstance(cell, LinearCell):
+        if implementation is not None or memory not in (None, Memory()):
+            raise NotImplementedError(
+                f"{cell.name} is computed in one way, by an associative scan. Leave implementation and memory "
+                "at None."
+            )
+        chosen, policy = linear.unroll, Memory()
+    else:
+        policy = resolve(memory, _size(cell, layers, x, bidirectional))
     planned_for = target()
     on_tpu = implementation == "pallas" and planned_for.platform == "tpu"
     if policy != Memory() and implementation not in (None, "scan") and not on_tpu:
@@ -102,8 +107,17 @@ def unroll_layers(
         )
     return _unroll(
         cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets, reverse=reverse,
-        bidirectional=bidirectional, precision=precision, implementation=implementation, memory=policy,
+        bidirectional=bidirectional, precision=precision, implementation=chosen, memory=policy,
         target=planned_for,
+    )  # fmt: skip
+
+
+def _size(cell: Cell, layers: Sequence[Parameters], x: jax.Array, bidirectional: bool) -> Size:
+    directions = 2 if bidirectional else 1
+    return Size(
+        cell, x.shape[-2], math.prod(x.shape[:-2]), layers[0]["weight_ih"].shape[0] // cell.gates,
+        projected_features=layers[0]["weight_hr"].shape[0] if "weight_hr" in layers[0] else 0,
+        directions=directions, layers=len(layers) // directions, dtype=x.dtype,
     )  # fmt: skip
 
 
@@ -155,7 +169,5 @@ def _unroll_by(implementation: Any, memory: Memory, target: Target) -> Any:
         return partial(pallas_tpu.unroll, memory=memory, target=target)
     if callable(implementation):
         return implementation
-    others: dict[str, Any] = {
-        "reference": reference.unroll, "cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll, "quasi_deer": QuasiDeer(),
-    }  # fmt: skip
-    return others[implementation]
+    others = {"reference": reference.unroll, "cudnn": cudnn.unroll, "pallas": pallas_gpu.unroll}
+    return QuasiDeer() if implementation == "quasi_deer" else others[implementation]

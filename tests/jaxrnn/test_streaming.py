@@ -16,6 +16,7 @@ LAYERS = {
     "lstm": (jaxrnn.LSTM, {"num_layers": 2, "batch_first": True}),
     "projected": (jaxrnn.LSTM, {"proj_size": 2, "num_layers": 3}),
     "peephole": (jaxrnn.PeepholeLSTM, {"bias": False}),
+    "minimal": (jaxrnn.MinGRU, {"num_layers": 2}),
     "dropout": (jaxrnn.GRU, {"num_layers": 2, "dropout": 0.5}),
 }
 

@@ -14,7 +14,8 @@ from parity.longhand.recurrent import FAITHFUL, Call  # noqa: E402
 from parity.oracle.evidence import gather  # noqa: E402
 from parity.running import torch_side  # noqa: E402
 
-DRAWN = [case for case in CASES if not case.id.startswith("stocks")]
+# Cells without a recurrent product are not spelled out: the catalogue's faults are mistakes in the others.
+DRAWN = [case for case in CASES if not case.id.startswith(("stocks", "min_"))]
 FAST = ("lstm", "gru_resets", "peephole_lstm_cell")
 
 
