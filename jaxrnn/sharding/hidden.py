@@ -15,6 +15,7 @@ from jaxrnn import checks
 from jaxrnn.cells import Cell, Derivative, Residuals
 from jaxrnn.layers.recurrent import RecurrentLayer
 from jaxrnn.lengths import check_lengths
+from jaxrnn.linear_cells import LinearCell
 from jaxrnn.sequence import PackedSequence
 from jaxrnn.sharding.common import check_divides, check_mesh, lay, on_each
 
@@ -43,12 +44,17 @@ class HiddenSharded(nnx.Module):
 
     Raises:
         ValueError: hidden units that the devices cannot share evenly.
-        NotImplementedError: a layer with `proj_size`, of which h is a sum over all units, or one whose
-            `implementation` takes all steps in one call.
+        NotImplementedError: a layer with `proj_size`, of which h is a sum over all units, one whose
+            `implementation` takes all steps in one call, or a MinGRU or MinLSTM.
     """
 
     def __init__(self, layer: RecurrentLayer, mesh: Mesh, *, axis: str = "model"):
         check_mesh(mesh, axis)
+        if isinstance(layer.cell, LinearCell):
+            raise NotImplementedError(
+                f"{type(layer).__name__} has no product with h whose weights could be spread. Spread rows "
+                "(data_parallel) or time (wavefront) instead."
+            )
         if layer.proj_size:
             raise NotImplementedError(
                 f"proj_size={layer.proj_size}: a projected h is a sum over all units, of which each device has a "
@@ -103,6 +109,7 @@ def _flat(by_gate: Any) -> Any:
 
 def _parameters(layer: RecurrentLayer) -> Iterator[tuple[str, bool]]:
     """Yield the names of a layer's parameters, and whether one has rows for each gate."""
+    assert not isinstance(layer.cell, LinearCell)
     own = {name for name, _ in layer.cell.own}
     for number in range(layer.num_layers):
         for suffix in layer._suffixes:

@@ -89,6 +89,7 @@ def refusals():
         "units": lambda: HiddenSharded(jaxrnn.GRU(I, 6, rngs=nnx.Rngs(0)), mesh),
         "projection": lambda: HiddenSharded(jaxrnn.LSTM(I, 8, proj_size=2, rngs=nnx.Rngs(0)), mesh),
         "kernel": lambda: HiddenSharded(jaxrnn.LSTM(I, 8, implementation="cudnn", rngs=nnx.Rngs(0)), mesh),
+        "minimal": lambda: HiddenSharded(jaxrnn.MinGRU(I, 8, rngs=nnx.Rngs(0)), mesh),
         "packed": lambda: wide(packed),
         "features": lambda: wide(x_of()[..., :2]),
         "state": lambda: wide(x_of(), (jnp.zeros((1, B, H)), jnp.zeros((1, B, 2)))),

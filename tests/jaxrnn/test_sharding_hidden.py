@@ -44,6 +44,7 @@ REFUSED = {
     "units": "ValueError: hidden_size: 6 cannot be shared evenly by the 4 devices along 'model'",
     "projection": "NotImplementedError: proj_size=2: a projected h is a sum over all units.*data_parallel",
     "kernel": "NotImplementedError: implementation='cudnn' takes all steps in one call.*Leave it at None",
+    "minimal": "NotImplementedError: MinGRU has no product with h .*Spread rows",
     "packed": "TypeError: HiddenSharded takes arrays. Pass packed.padded with lengths",
     "features": r"RuntimeError: input.size\(-1\) must be equal to input_size. Expected 3, got 2",
     "state": r"RuntimeError: Expected hidden\[1\] size \(1, 3, 8\), got \[1, 3, 2\]",
