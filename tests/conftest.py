@@ -19,6 +19,23 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_addoption(parser):
+    """Let a run take a part of the combinations that are many."""
+    parser.addoption(
+        "--part", metavar="K/N", help="of the tests marked one_of_many, every N-th, from the K-th on"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the combinations that belong to other parts."""
+    if part := config.getoption("--part"):
+        number, parts = map(int, part.split("/"))
+        many = [item for item in items if item.get_closest_marker("one_of_many")]
+        left_out = set(many) - set(many[number % parts :: parts])
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def fresh_caches():
     """Drop compiled programs between modules: each holds memory maps, of which a process has 65 530."""

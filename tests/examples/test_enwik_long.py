@@ -166,6 +166,7 @@ def test_exact_gradients_learn_more_than_the_frequencies_of_bytes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.aot
 def test_one_gradient_of_a_hundred_million_bytes_takes_less_than_a_gigabyte_of_a_v5e():
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("no compiler for v5e: pip install 'jaxrnn[aot]'")

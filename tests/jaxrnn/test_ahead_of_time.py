@@ -11,7 +11,7 @@ import pytest
 from jaxrnn.ops.pallas_gpu import OLDEST_JAX
 from tests.jaxrnn.common import printed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.aot]
 
 COMPILERS = {"h100": "jax_plugins.xla_cuda13", "v5e": "libtpu"}
 # JAX's own derivative of an LSTM's loop launches 23 kernels per step.

@@ -149,6 +149,7 @@ def test_the_memory_of_a_plan_is_within_a_tenth_of_what_a_process_held():
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.aot
 def test_near_the_limit_of_a_tpu_a_plan_says_what_its_compiler_says():
     records = list(planned.tpu(2, seed=1))
     assert len(records) == 2
@@ -159,6 +160,7 @@ def test_near_the_limit_of_a_tpu_a_plan_says_what_its_compiler_says():
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.aot
 @pytest.mark.parametrize("chip", CHIPS)
 def test_the_limit_shown_is_that_of_the_tpus_compiler(chip, tmp_path):
     (tmp_path / "mine.py").write_text(
@@ -181,6 +183,7 @@ def test_the_limit_shown_is_that_of_the_tpus_compiler(chip, tmp_path):
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.aot
 def test_chips_that_share_a_batch_need_what_one_needs_for_its_part_and_wait_for_nobody_in_a_loop():
     size = {"steps": 512, "dtype": "bfloat16", "input_features": 32, "memory": ("gates", 64)}
     one = jaxrnn.plan("LSTM", 256, batch=8, topology="v5e", **size)
@@ -198,6 +201,7 @@ def test_chips_that_share_a_batch_need_what_one_needs_for_its_part_and_wait_for_
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.aot
 def test_states_that_wait_on_the_host_are_shown_as_the_hosts():
     network = Network("LSTM", 128, 8, 2_097_152, 32, vocabulary=64, dtype="bfloat16")
     with Compiler(target("v5e")) as process:
@@ -212,6 +216,7 @@ def test_states_that_wait_on_the_host_are_shown_as_the_hosts():
 
 @needs_libtpu
 @pytest.mark.slow
+@pytest.mark.aot
 def test_the_longest_sequence_for_a_tpu_is_bounded_by_its_compiler_on_both_sides():
     report = jaxrnn.plan(
         "LSTM", 512, batch=8, steps=50_000, input_features=32, dtype="bfloat16", memory="gates", longest=True
@@ -225,6 +230,7 @@ def test_the_longest_sequence_for_a_tpu_is_bounded_by_its_compiler_on_both_sides
 
 
 @pytest.mark.slow
+@pytest.mark.aot
 @pytest.mark.skipif(
     not any(map(_is_installed, PACKAGES["gpu"])), reason="no compiler for GPUs: pip install 'jaxrnn[aot]'"
 )

@@ -7,6 +7,7 @@ import pytest
 from tests.jaxrnn.common import printed
 
 pytestmark = [
+    pytest.mark.aot,
     pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("libtpu") is None, reason="no compiler for TPUs: pip install 'jaxrnn[aot]'"
