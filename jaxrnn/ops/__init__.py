@@ -103,7 +103,7 @@ def unroll_layers(
     if policy != Memory() and implementation not in (None, "scan") and not on_tpu:
         raise NotImplementedError(
             f"memory={memory!r} is there in implementation='scan', and in 'pallas' on a TPU, not in "
-            f"{implementation!r}. Leave implementation at None."
+            f"{implementation!r} on this {planned_for.platform}. Leave implementation at None."
         )
     return _unroll(
         cell, tuple(dict(params) for params in layers), x, tuple(states), lengths, resets, reverse=reverse,
