@@ -107,6 +107,16 @@ def test_a_tpu_multiplies_once_per_step_of_each_loop_and_keeps_little(cell):
     assert forward["updates"] <= updates
 
 
+@pytest.mark.parametrize("chip", ["v5e", "v7x"])
+def test_the_widest_networks_that_a_tpus_kernels_serve_compile(chip):
+    """And each training step is two kernels; four where a rest of the steps needs its own."""
+    if not installed(COMPILERS["v5e"]):
+        pytest.skip("no compiler for TPUs: pip install 'jaxrnn[aot]'")
+    found = printed("tests.jaxrnn.kernels_ahead", chip)
+    assert len(found) == 5
+    assert set(found.values()) == {2, 4}, found
+
+
 FITTING = [
     "gates, 100 thousand", "carry, 600 thousand", "h, 900 thousand", "segments, 419 million",
     "two levels, a thousand million", "enwik8", "enwik8, offloaded",
