@@ -1,6 +1,7 @@
 """What every test runs with."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 # Tensors are tiny: beside JAX's own threads, a second thread of torch makes them a thousand times slower.
@@ -18,11 +19,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+MANY_CASES = 12  # of one test; where there are more slow ones, a part of them may stand for all
+
 
 def pytest_addoption(parser):
     """Let a run take a part of the combinations that are many."""
     parser.addoption(
-        "--part", metavar="K/N", help="of the tests marked one_of_many, every N-th, from the K-th on"
+        "--part", metavar="K/N", help="of slow combinations that are many, every N-th from the K-th"
     )
 
 
@@ -30,7 +33,13 @@ def pytest_collection_modifyitems(config, items):
     """Leave out the combinations that belong to other parts."""
     if part := config.getoption("--part"):
         number, parts = map(int, part.split("/"))
-        many = [item for item in items if item.get_closest_marker("one_of_many")]
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        cases = Counter((item.path, item.function.__name__) for item in slow)
+        many = [
+            item
+            for item in slow
+            if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
+        ]
         left_out = set(many) - set(many[number % parts :: parts])
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
