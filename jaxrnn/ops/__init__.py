@@ -153,10 +153,9 @@ def _unroll(
 
 def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
     """Return the implementation that should be the fastest of those that serve a request."""
-    precision = options["precision"]
-    if pallas_tpu.is_chosen(cell, layers, x.swapaxes(0, 1), states, precision=precision, target=target):
+    if pallas_tpu.is_chosen(cell, layers, x.swapaxes(0, 1), states, target=target):
         return "pallas"
-    like = {"bidirectional": options["bidirectional"], "resets": resets, "precision": precision}
+    like = {"resets": resets} | {name: options[name] for name in ("bidirectional", "precision")}
     if memory == Memory() and cudnn.is_chosen(cell, layers, x, states, **like):
         return "cudnn"
     return "scan"

@@ -274,13 +274,20 @@ def request(cell=cells.LSTM, rows=8, hidden=512, features=64, dtype=jnp.bfloat16
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_on_a_tpu_none_means_the_kernels(cell, dtype):
     given = request(cell, dtype=dtype)
-    assert pallas_tpu.is_chosen(*given, precision=None, target=Target("tpu", V5E))
-    assert not pallas_tpu.is_chosen(*given, precision=None, target=Target("cpu"))
-    assert not pallas_tpu.is_chosen(*given, precision=None, target=Target("tpu", V5E, devices=4))
+    assert pallas_tpu.is_chosen(*given, target=Target("tpu", V5E))
+    assert not pallas_tpu.is_chosen(*given, target=Target("cpu"))
+    assert not pallas_tpu.is_chosen(*given, target=Target("tpu", V5E, devices=4))
+
+
+def test_sizes_that_are_symbols_are_left_to_the_scan():
+    cell, layers, x, states = request()
+    steps, rows = jax.export.symbolic_shape("steps, rows")
+    x = x.update(shape=(steps, rows, x.shape[-1]))
+    assert not pallas_tpu.is_chosen(cell, layers, x, states, target=Target("tpu", V5E))
 
 
 def test_a_step_alone_is_no_loop():
-    assert not pallas_tpu.is_chosen(*request(steps=1), precision=None, target=Target("tpu", V5E))
+    assert not pallas_tpu.is_chosen(*request(steps=1), target=Target("tpu", V5E))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +303,7 @@ def test_a_step_alone_is_no_loop():
 )
 def test_what_the_kernels_cannot_do_is_refused_with_a_remedy(given, message):
     target = Target("tpu", V5E)
-    assert not pallas_tpu.is_chosen(*given, precision=None, target=target)
+    assert not pallas_tpu.is_chosen(*given, target=target)
     with pytest.raises(NotImplementedError, match=f"implementation='pallas' .*{message}.*take 'scan'"):
         pallas_tpu.unroll(*given, None, None, precision=None, target=target)
 

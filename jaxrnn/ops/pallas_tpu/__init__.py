@@ -53,7 +53,7 @@ def unroll(
 
     Each direction of each layer is a kernel. With `interpret`, a CPU does what the kernels say.
     """
-    if reason := why_not(cell, layers, x, states, precision=precision, target=target):
+    if reason := why_not(cell, layers, x, states, target=target):
         raise NotImplementedError(f"implementation='pallas' {reason}. {REMEDY}")
     from jaxrnn.ops.pallas_tpu.call import by_kernels  # here: it takes a second to load what others never use
 
@@ -76,7 +76,6 @@ def why_not(
     x: jax.Array,
     states: Sequence[State],
     *,
-    precision: Any,
     target: Target,
 ) -> str | None:
     """Return why the kernels cannot serve this request; None where they can."""
@@ -110,7 +109,6 @@ def is_chosen(
     x: jax.Array,
     states: Sequence[State],
     *,
-    precision: Any,
     target: Target,
 ) -> bool:
     """Return whether `implementation=None` means the kernels here.
@@ -120,7 +118,7 @@ def is_chosen(
     """
     if target.platform != "tpu" or not (target.devices == 1 or _is_one_chips_part(x)):
         return False
-    return x.shape[0] > 1 and why_not(cell, layers, x, states, precision=precision, target=target) is None
+    return why_not(cell, layers, x, states, target=target) is None and x.shape[0] > 1
 
 
 def _is_one_chips_part(x: jax.Array) -> bool:
