@@ -15,7 +15,7 @@ from jax import lax
 from jaxrnn.cells import Parameters, State, add_bias, matmul
 from jaxrnn.linear_cells import LinearCell
 from jaxrnn.ops.affine import linear_recurrence
-from jaxrnn.ops.reference import in_both_directions, one_by_one, restart_marks, without_padding
+from jaxrnn.ops.reference import layer_by_layer, restart_marks, without_padding
 
 
 def unroll(
@@ -32,19 +32,12 @@ def unroll(
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, D*H] of the last layer and all final states, as `reference.unroll` does."""
 
-    def direction(reverse, layers, x, states):
-        finals: tuple[State, ...] = ()
-        for params, state in zip(layers, states, strict=True):
-            marks = valid, restart_marks(resets, reverse)
-            keep, add = _coefficients(cell, params, x, precision, *marks)
-            x = _states(keep, add, state.h, reverse)
-            final = state.h if not len(x) else x[0] if reverse else x[-1]
-            finals += (cell.state(final),)
-        return x, finals
+    def layer(reverse, params, x, state):
+        keep, add = _coefficients(cell, params, x, precision, valid, restart_marks(resets, reverse))
+        h = _states(keep, add, state.h, reverse)
+        return h, cell.state(state.h if not len(h) else h[0] if reverse else h[-1])
 
-    if bidirectional:
-        return in_both_directions(one_by_one(direction), layers, x, states)
-    return direction(reverse, layers, x, states)
+    return layer_by_layer(layer, layers, x, states, reverse=reverse, bidirectional=bidirectional)
 
 
 def _coefficients(cell, params, x, precision, valid, restart):

@@ -33,25 +33,42 @@ def unroll(
 
     With `bidirectional`, `layers` and `states` hold two for each layer, the forward one first; h is [T, B, 2*R].
     """
-    if bidirectional:
 
-        def direction(reverse, layers, x, states):
-            return unroll(cell, layers, x, states, valid, resets, reverse=reverse, precision=precision)
-
-        return in_both_directions(one_by_one(direction), layers, x, states)
-    restart, finals = restart_marks(resets, reverse), []
-    for params, state in zip(layers, states, strict=True):
-
-        def step(state, inputs, params=params):
+    def layer(reverse, params, x, state):
+        def step(state, inputs):
             x, valid, restart = inputs
             x = without_padding(valid, x)
             before = select(restart, jax.tree.map(jnp.zeros_like, state), state)
             after = select(valid, advance(cell, params, x, before, precision), state, default=True)
             return after, after.h
 
-        final, x = lax.scan(step, state, (x, valid, restart), reverse=reverse)
-        finals.append(final)
-    return x, tuple(finals)
+        final, h = lax.scan(step, state, (x, valid, restart_marks(resets, reverse)), reverse=reverse)
+        return h, final
+
+    return layer_by_layer(layer, layers, x, states, reverse=reverse, bidirectional=bidirectional)
+
+
+def layer_by_layer(
+    layer: Callable[..., tuple[jax.Array, State]],
+    layers: Sequence[Parameters],
+    x: jax.Array,  # [T, B, I]
+    states: Sequence[State],
+    *,
+    reverse: bool,
+    bidirectional: bool,
+) -> tuple[jax.Array, tuple[State, ...]]:
+    """Return what `unroll` does, given what one layer does: ``layer(reverse, params, x, state)``, h and final."""
+
+    def direction(reverse, layers, x, states):
+        finals: tuple[State, ...] = ()
+        for params, state in zip(layers, states, strict=True):
+            x, final = layer(reverse, params, x, state)
+            finals += (final,)
+        return x, finals
+
+    if bidirectional:
+        return in_both_directions(one_by_one(direction), layers, x, states)
+    return direction(reverse, layers, x, states)
 
 
 # Of the parameters, x and the initial states of some layers: outputs and final states.

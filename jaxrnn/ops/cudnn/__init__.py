@@ -21,6 +21,7 @@ from jax.sharding import AxisType
 
 from jaxrnn import cells
 from jaxrnn.cells import Cell, LSTMState, Parameters, State
+from jaxrnn.ops import precision as precisions
 from jaxrnn.ops.cudnn import calls
 from jaxrnn.ops.cudnn.calls import Stack
 
@@ -140,7 +141,7 @@ def why_not(
     if others := {a.dtype.name for a in arrays} - {dtype.name}:
         return f"computes in {dtype}, not in {', '.join(sorted(others))}"
     if _allows_tf32(precision) is None:
-        wanted = _default_precision() if precision is None else precision
+        wanted = precisions.asked_for(precision)
         return f"multiplies in float32 or TensorFloat32, not with precision={wanted}"
     if not all(isinstance(size, int) for size in x.shape):
         return "needs sizes that are numbers, not symbols"
@@ -165,16 +166,8 @@ def _is_whole(array: jax.Array) -> bool:
 
 def _allows_tf32(precision: lax.PrecisionLike) -> bool | None:
     """Return whether a precision allows TensorFloat32; None where it means something else than that and float32."""
-    if precision is None:
-        precision = _default_precision()
-    both = precision if isinstance(precision, tuple | list) else (precision,)
-    known = {_PRECISIONS.get(str(getattr(p, "name", p)).lower()) for p in both}
+    known = {_PRECISIONS.get(name) for name in precisions.names(precision)}
     return None if None in known else False not in known
-
-
-def _default_precision() -> Any:
-    config: Any = jax.config  # its options are not typed
-    return config.jax_default_matmul_precision
 
 
 _PRECISIONS = {

@@ -33,6 +33,7 @@ from jax import lax
 
 from jaxrnn.cells import Cell, Derivative, Parameters, State, matmul
 from jaxrnn.ops import loop, scan
+from jaxrnn.ops import precision as precisions
 from jaxrnn.ops.loop import Left, Recurrence
 from jaxrnn.ops.pallas_gpu.kernel import Operands, run_kernel
 from jaxrnn.ops.pallas_gpu.tiles import FLOAT32, REMEDY, Tiles, arrange, plan_tiles, split_parts
@@ -134,13 +135,11 @@ def _require_served(params: Parameters, state: State, precision: lax.PrecisionLi
             "implementation='pallas' carries its state in float32 and takes weights of bfloat16, float16 and "
             f"float32, but the weights are {dtype} and the state {state.h.dtype}. {REMEDY}"
         )
-    config: Any = jax.config
-    wanted: Any = config.jax_default_matmul_precision if precision is None else precision
-    name = str(getattr(wanted, "name", wanted)).lower()
-    if dtype == FLOAT32 and name not in ALLOWED_PRECISIONS:
+    refused = precisions.names(precision).difference(ALLOWED_PRECISIONS)
+    if dtype == FLOAT32 and refused:
         raise NotImplementedError(
             "implementation='pallas' multiplies float32 weights with errors of about 2^-16, which "
-            f"precision={name!r} does not allow. Use precision='high', or bfloat16 weights. {REMEDY}"
+            f"precision={min(refused)!r} does not allow. Use precision='high', or bfloat16 weights. {REMEDY}"
         )
 
 

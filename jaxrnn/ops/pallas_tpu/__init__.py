@@ -26,6 +26,7 @@ from jax import lax
 from jax.sharding import AxisType
 
 from jaxrnn.cells import Cell, Parameters, State
+from jaxrnn.ops import precision as precisions
 from jaxrnn.ops import scan
 from jaxrnn.ops.memory import Memory
 from jaxrnn.ops.pallas_tpu.sizes import MIB, SUBLANES, Size, choose_steps, needed_bytes, plan_for, vmem_of
@@ -128,8 +129,5 @@ def _is_one_chips_part(x: jax.Array) -> bool:
 
 def _served_precision(precision: lax.PrecisionLike) -> Any:
     """Return what the kernels multiply with: there is one pass in bfloat16, or all six."""
-    config: Any = jax.config
-    wanted: Any = config.jax_default_matmul_precision if precision is None else precision
-    name = str(getattr(wanted, "name", wanted)).lower()
-    one_pass = name in ("none", "default", "fastest", "bfloat16")
+    one_pass = precisions.names(precision) <= {"none", "default", "fastest", "bfloat16"}
     return lax.Precision.DEFAULT if one_pass else lax.Precision.HIGHEST

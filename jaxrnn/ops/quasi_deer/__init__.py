@@ -28,10 +28,11 @@ from jax import lax
 
 from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import loop
+from jaxrnn.ops import precision as precisions
 from jaxrnn.ops.planning import target
 from jaxrnn.ops.quasi_deer.iteration import Certificate, Limits
 from jaxrnn.ops.quasi_deer.recurrence import Marks, Problem, Recurrence, solve
-from jaxrnn.ops.reference import in_both_directions, one_by_one, restart_marks, without_padding
+from jaxrnn.ops.reference import layer_by_layer, restart_marks, without_padding
 
 __all__ = ["Certificate", "QuasiDeer", "default_limits"]
 
@@ -90,19 +91,13 @@ class QuasiDeer:
         """
         certificates = []
 
-        def direction(reverse, layers, x, states):
-            finals: tuple[State, ...] = ()
-            for params, state in zip(layers, states, strict=True):
-                marks = Marks(valid, restart_marks(resets, reverse))
-                x, final, certificate = self._layer(cell, precision, reverse, params, x, state, marks)
-                finals += (final,)
-                certificates.append(certificate)
-            return x, finals
+        def layer(reverse, params, x, state):
+            marks = Marks(valid, restart_marks(resets, reverse))
+            h, final, certificate = self._layer(cell, precision, reverse, params, x, state, marks)
+            certificates.append(certificate)
+            return h, final
 
-        if bidirectional:
-            h, ends = in_both_directions(one_by_one(direction), layers, x, states)
-        else:
-            h, ends = direction(reverse, layers, x, states)
+        h, ends = layer_by_layer(layer, layers, x, states, reverse=reverse, bidirectional=bidirectional)
         return h, ends, tuple(certificates)
 
     def _layer(self, cell, precision, reverse, params, x, state, marks):
@@ -144,13 +139,11 @@ def default_limits(dtype: Any, weight_dtype: Any, precision: lax.PrecisionLike =
 
 def _rounding_of_products(platform: str, precision: lax.PrecisionLike) -> float:
     """Return to what products of float32 round their operands, relatively; 0 where they do not."""
-    config: Any = jax.config
-    wanted: Any = config.jax_default_matmul_precision if precision is None else precision
-    name = str(getattr(wanted, "name", wanted)).lower()
-    if platform == "cpu" or name in ("highest", "float32"):
+    names = precisions.names(precision)
+    if platform == "cpu" or names <= {"highest", "float32"}:
         return 0.0
     if platform == "tpu":
-        return BFLOAT16_3X if name in ("high", "bfloat16_3x") else BFLOAT16
+        return BFLOAT16_3X if names <= {"high", "bfloat16_3x"} else BFLOAT16
     return TF32
 
 
