@@ -34,6 +34,8 @@ Backward = Callable[[Any, tuple[bool, ...], Arrays, Arrays, Arrays], Arrays]
 # along their first; None where nothing can be joined.
 Join = Callable[[Any, Arrays, Arrays], Arrays | None]
 
+VALUES: dict[Primitive, Callable[..., Arrays]] = {}  # what each primitive computes, which no jaxpr shows
+
 
 class Operation:
     """A function of arrays with kernels for its value and for its gradients.
@@ -202,12 +204,10 @@ def _define(
         chosen = exported if context.module_context.lowering_parameters.for_export else run
         return mlir.lower_fun(chosen, multiple_results=True)(context, *args, **static)
 
-    def value(*args: Any, **static: Any) -> Arrays:
-        return run(*args, **static)
-
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_impl(value)
+    primitive.def_impl(run)
+    VALUES[primitive] = run
     primitive.def_abstract_eval(avals)
     mlir.register_lowering(primitive, lower)
     return primitive

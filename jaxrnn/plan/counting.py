@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
+from jaxrnn.ops.primitives import VALUES
+
 
 class Work(NamedTuple):
     """Of one run of a step.
@@ -92,8 +94,8 @@ def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
 
 def _of_ours(equation: Any) -> list[core.Jaxpr]:
     """Return the program of a primitive of `jaxrnn.ops.primitives`, which no equation shows."""
-    run: Any = getattr(equation.primitive, "impl", None)
-    if not (getattr(run, "__module__", None) or "").startswith("jaxrnn."):
+    run = VALUES.get(equation.primitive)
+    if run is None:
         return []
     arrays = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
     return [jax.make_jaxpr(partial(run, **equation.params))(*arrays).jaxpr]

@@ -82,10 +82,9 @@ class Network:
 
     def resolved(self, memory: Any) -> Memory:
         """Return the policy that `memory` means here."""
-        cell = self._layer(None).cell
         directions = 2 if self.bidirectional else 1
         size = memory_policies.Size(
-            cell,
+            self.cell,
             self.steps,
             self.batch,
             self.hidden_features,
