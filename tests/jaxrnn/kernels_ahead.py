@@ -10,12 +10,11 @@ import sys
 
 import jax
 
-from jaxrnn.plan.topologies import LIBTPU
+from jaxrnn.plan.topologies import CHIPS, LIBTPU, target
 
 os.environ |= LIBTPU
 jax.config.update("jax_platforms", "cpu")
 
-TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "v7x": "tpu7x:2x2x1"}
 # Cell, dtype, rows, steps, memory policy, ragged with resets; features are the most that fit.
 CASES = [
     ("LSTM", "bfloat16", 8, 256, None, False),
@@ -29,16 +28,14 @@ CASES = [
 def main(names: list[str]) -> None:
     import jax.numpy as jnp
     import numpy as np
-    from jax.experimental import topologies
 
     from jaxrnn import cells, ops
     from jaxrnn.ops.pallas_tpu.sizes import Size, choose_steps, vmem_of
     from jaxrnn.ops.planning import planning_for
 
     found = {}
-    for name in names or TOPOLOGIES:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[name])
-        device = topology.devices[0]
+    for name in names or CHIPS:
+        device = target(name).described()[0]
         mesh = jax.sharding.Mesh(np.array([device]), ("one",))
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         for cell_name, dtype, rows, steps, memory, ragged in CASES:

@@ -50,6 +50,18 @@ def trained_by_adam(steps, memory, mesh):
     return jax.jit(step, donate_argnums=(0, 1)), (weights, jax.eval_shape(adam.init, weights), x)
 
 
+def plain_scan(steps, memory, mesh):
+    """A loss of all outputs of an LSTM that is one `lax.scan`, differentiated by JAX."""
+    options = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16, "implementation": "reference"}
+    structure, weights = nnx.split(nnx.eval_shape(lambda: jaxrnn.LSTM(32, 512, rngs=nnx.Rngs(0), **options)))
+
+    def loss(weights, x):
+        h, _ = nnx.merge(structure, weights)(x)
+        return jnp.mean(jnp.square(h.astype(jnp.float32)))
+
+    return jax.value_and_grad(loss), (weights, jax.ShapeDtypeStruct((steps, 8, 32), jnp.bfloat16))
+
+
 def of_the_policy(steps, memory, mesh):
     """A step that takes as many rows as its policy says."""
     return jax.jit(jnp.sin), (jax.ShapeDtypeStruct((steps, memory), jnp.float32),)

@@ -8,12 +8,12 @@ import json
 import os
 import sys
 
-from benchmarks.ahead import DEVICES, H100
+from jaxrnn.plan.topologies import H100, target
 
 
 def main(device, *names):
-    platform, environment = DEVICES[device][1:]
-    os.environ |= {"JAX_PLATFORMS": "cpu", **environment}
+    platform = target(device).platform
+    os.environ |= target(device).environment
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -30,10 +30,11 @@ def main(device, *names):
     def mesh_of(side, axis):
         """Return a mesh of a square of chips, or as many GPUs in one machine."""
         if platform == "tpu":
-            what = {"platform": "tpu", "topology_name": f"v5e:{side}x{side}"}
+            devices = target(f"{device}:{side}x{side}").described()
         else:
             what = {"platform": "cuda", "target_config": H100, "topology": f"1x1x{side * side}"}
-        return Mesh(np.array(topologies.get_topology_desc(**what).devices).reshape(-1), (axis,))
+            devices = topologies.get_topology_desc(**what).devices
+        return Mesh(np.array(devices).reshape(-1), (axis,))
 
     def shaped(mesh, spec, shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
