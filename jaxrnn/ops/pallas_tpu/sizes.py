@@ -14,7 +14,7 @@ BLOCK_STEPS = 32
 # Rather fewer rows than fewer steps than these, unless rows times steps are so many.
 LEAST_STEPS = 16
 LEAST_PRODUCT = 1024
-_STEPS = range(SUBLANES, 2 * BLOCK_STEPS + 1, SUBLANES)
+STEPS = range(SUBLANES, 2 * BLOCK_STEPS + 1, SUBLANES)
 # Rows of a step's product: from so many on, a matrix unit multiplies longer than it loads weights.
 BLOCK_ROWS = 128
 MIB = 2**20
@@ -71,7 +71,7 @@ def choose_steps(size: Size, steps: int, allowed: int) -> int | None:
     """Return the steps of a block, such that it divides `steps` where one can; None if not even the least fits."""
     fitting, least = list[int](), LEAST_STEPS
     for rows in _even_parts(size.rows):
-        fitting = [n for n in _STEPS if needed_bytes(size, rows, n) <= allowed]
+        fitting = [n for n in STEPS if needed_bytes(size, rows, n) <= allowed]
         least = min(max(LEAST_PRODUCT // rows, SUBLANES), LEAST_STEPS)
         if fitting and fitting[-1] >= least:
             break
