@@ -90,8 +90,8 @@ def measure_peaks() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "device": f"{device.platform} ({device.device_kind})",
-        "gemm_gflops": round(2e-9 * GEMM**3 / gemm, 1),
-        "memory_gbytes": round(2e-9 * 4 * COPIED / memory, 1),
+        "gemm_gflops": float(f"{2e-9 * GEMM**3 / gemm:.4g}"),
+        "memory_gbytes": float(f"{2e-9 * 4 * COPIED / memory:.4g}"),
         "peaks_noisy": rounds.noisy,
     }
 

@@ -34,10 +34,16 @@ def cycles(text: str) -> int | None:
     flags = [f for f in os.environ.get("LIBTPU_INIT_ARGS", "").split() if f.startswith(_FLAG)]
     if not flags:
         return None
-    estimates: dict[str, int] = {}
-    for path in Path(flags[-1].removeprefix(_FLAG)).glob("*.textproto"):
-        estimates |= {name: int(count) for name, count in _ESTIMATE.findall(path.read_text("utf-8"))}
+    estimates = read(flags[-1].removeprefix(_FLAG))
     return total(text, estimates) if estimates else None
+
+
+def read(folder: str) -> dict[str, int]:
+    """Return the cycles of one run of each instruction, by name, that the compiler wrote into a folder."""
+    estimates: dict[str, int] = {}
+    for path in Path(folder).glob("*.textproto"):
+        estimates |= {name: int(count) for name, count in _ESTIMATE.findall(path.read_text("utf-8"))}
+    return estimates
 
 
 def total(text: str, estimates: Mapping[str, int]) -> int | None:

@@ -117,6 +117,28 @@ def test_the_widest_networks_that_a_tpus_kernels_serve_compile(chip):
     assert set(found.values()) == {2, 4}, found
 
 
+# Microseconds of a kernel's step at 1.5 GHz, forward and both; and the steps of the scan: at others, the
+# compiler aborts over a GRU, or keeps in VMEM what long texts must fetch.
+PROFILED = {
+    "LSTM": (0.45, 1.15, 8192), "PEEPHOLE_LSTM": (0.46, 1.15, 8192),
+    "GRU": (0.36, 0.88, 512), "TANH": (0.17, 0.39, 512),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", PROFILED)
+def test_a_tpus_kernels_are_many_times_cheaper_than_its_scan_by_the_static_profile(cell):
+    if not installed(COMPILERS["v5e"]):
+        pytest.skip("no compiler for TPUs: pip install 'jaxrnn[aot]'")
+    forward, both, steps = PROFILED[cell]
+    found = printed("tests.jaxrnn.cycles_ahead", cell, str(steps))
+    kernels, scan = found["kernels"], found["scan"]
+    trained = kernels["forward"] + kernels["backward"]
+    assert kernels["forward"] <= forward * 1500
+    assert trained <= both * 1500
+    assert scan["forward"] >= 8 * kernels["forward"]
+    assert scan["training"] >= 10 * trained
+
+
 FITTING = [
     "gates, 100 thousand", "carry, 600 thousand", "h, 900 thousand", "segments, 419 million",
     "two levels, a thousand million", "enwik8", "enwik8, offloaded",
