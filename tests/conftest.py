@@ -20,17 +20,29 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 MANY_CASES = 12  # of one test; where there are more slow ones, a part of them may stand for all
+# Tests that were measured to be long: functions whose cases take over a second together, programs being compiled
+# before. They are slow, unless marked as essential.
+LONG = Path(__file__).with_name("long.txt")
+LONG_SECONDS = 1.0
 
 
 def pytest_addoption(parser):
-    """Let a run take a part of the combinations that are many."""
+    """Let a run take a part of the combinations that are many, or find out which tests are long."""
     parser.addoption(
         "--part", metavar="K/N", help="of slow combinations that are many, every N-th from the K-th"
     )
+    parser.addoption("--write-long", action="store_true", help=f"write {LONG.name} from what this run takes")
 
 
+def pytest_configure(config):
+    """Measure where it is asked for, in the process that hears of every test."""
+    if config.getoption("--write-long") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Stopwatch())
+
+
+@pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(config, items):
-    """Leave out the combinations that belong to other parts."""
+    """Leave out the combinations that belong to other parts, and mark what is long."""
     if part := config.getoption("--part"):
         number, parts = map(int, part.split("/"))
         slow = [item for item in items if item.get_closest_marker("slow")]
@@ -43,6 +55,32 @@ def pytest_collection_modifyitems(config, items):
         left_out = set(many) - set(many[number % parts :: parts])
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
+    long = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
+    for item in items:
+        if function_of(item.nodeid) in long and not item.get_closest_marker("essential"):
+            item.add_marker("slow")
+            item.add_marker("long")
+
+
+def function_of(nodeid):
+    """Return a test's name without its parameters."""
+    return nodeid.split("[")[0]
+
+
+class Stopwatch:
+    """Adds up what functions take, and writes down the long ones."""
+
+    def __init__(self):
+        self.seconds = Counter()
+
+    def pytest_runtest_logreport(self, report):
+        """Hear of a test."""
+        self.seconds[function_of(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self):
+        """Write."""
+        long = sorted(name for name, seconds in self.seconds.items() if seconds > LONG_SECONDS)
+        LONG.write_text("\n".join(long) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -232,3 +232,10 @@ def test_the_name_of_every_test_is_a_sentence(module):
     tests = [name for name in functions if name.startswith("test_")]
     assert tests
     assert [name for name in tests if len(name.split("_")) < 5] == []
+
+
+def test_every_test_in_the_list_of_long_ones_exists():
+    """A list that is stale would keep nothing out of the inner loop; `--write-long` writes it anew."""
+    for name in (ROOT / "tests/long.txt").read_text("utf-8").split():
+        path, *_, function = name.split("::")
+        assert f"def {function}(" in (ROOT / path).read_text("utf-8"), name

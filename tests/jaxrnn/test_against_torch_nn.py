@@ -145,6 +145,7 @@ def test_every_number_of_torch_nn_in_every_form_of_call(kind, num_layers):
     assert doubtful <= forms_judged / 16, "that often, torch's draws are not lucky, but ours worse"
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", mostly_slow(KINDS, fast=("GRU", "LSTM projected")))
 def test_the_richest_call_gives_the_numbers_of_torch_nn(kind):

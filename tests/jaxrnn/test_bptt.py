@@ -279,6 +279,7 @@ def test_windows_are_what_a_loop_over_them_would_do(k1, k2):
     assert_close(nnx.state(model, nnx.Param), nnx.state(by_hand, nnx.Param))
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 def test_one_window_is_full_backpropagation():
     model = fill(ByteModel(jaxrnn.GRU))

@@ -15,6 +15,7 @@ from tests.jaxrnn.tagger import DTYPES, assert_same, assert_same_bits, numpy_dic
 SUFFIXES = [".safetensors", ".npz", ".pt"]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".pth"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_saved_module_reads_back_bit_for_bit(tmp_path, dtype, suffix):

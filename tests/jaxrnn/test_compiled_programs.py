@@ -58,6 +58,7 @@ def innermost(found: list[Loop]) -> list[Loop]:
     ]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("cell", LIMITS, ids=str)
 def test_a_training_step_launches_and_keeps_no_more_than_it_did(cell):
     program = compiled(scan.unroll, cell)

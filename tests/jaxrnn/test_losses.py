@@ -39,6 +39,7 @@ FAST_IN_FLOAT32 = [name for name, case in CASES.items() if case.loss in ("nll_lo
 # Against torch
 
 
+@pytest.mark.essential
 @pytest.mark.torch
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_those_of_torch_in_float64(name, torch):

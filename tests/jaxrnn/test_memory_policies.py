@@ -89,6 +89,7 @@ TRIED = [
 FAST = [(cells.LSTM, options, policy) for options in WITH_ALL for policy in ("carry", "h")]
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("cell", "options", "policy"),

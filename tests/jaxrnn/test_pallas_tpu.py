@@ -84,6 +84,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("keep", mostly_slow(["gates", "carry", "h"], fast=("h",)))
 @pytest.mark.parametrize("options", mostly_slow(OPTIONS, fast=("ragged-reverse",)))

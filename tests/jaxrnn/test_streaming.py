@@ -26,6 +26,7 @@ def build(name, **more):
     return cls(I, H, rngs=nnx.Rngs(0), param_dtype=jnp.float64, **options, **more)
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", LAYERS)
 def test_step_by_step_is_the_whole_sequence(name):

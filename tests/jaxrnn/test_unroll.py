@@ -51,6 +51,7 @@ FEATURES = [
 ]
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("reverse", mostly_slow([False, True], fast=(True,)), ids=["forward", "reverse"])

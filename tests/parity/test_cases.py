@@ -56,6 +56,7 @@ def test_the_probes_of_a_case_follow_from_the_seed(case):
     )
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("case", [case for case in CASES if case.id in QUICK], ids=QUICK)
 def test_a_few_cases_hold(case):
     pytest.importorskip("torch")

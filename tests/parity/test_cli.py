@@ -29,6 +29,7 @@ def parity_run(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.essential
 def test_equivalent_models_exit_0_with_a_table_and_a_report(parity_run):
     result = parity_run("run", "lstm_cell", "rnn_plain", "--probe", "quick")
     assert result.exit_code == 0, result.output
