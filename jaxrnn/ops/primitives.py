@@ -231,3 +231,42 @@ def _follow(primitive: Primitive, meaning: Callable[..., Arrays]) -> None:
 
     ad.primitive_jvps[primitive] = differentiate
     batching.primitive_batchers[primitive] = batch
+
+
+# Gradients without a value -------------------------------------------------------------------------------------
+
+
+def gradient_of_segments(a: jax.Array, length: int) -> jax.Array:
+    """Return zeros, [T / K, K, ...], that are differentiated as if they were ``a.reshape(T / K, K, ...)``.
+
+    Added to what was sliced from ``stop_gradient(a)``, they collect its gradient in one array. By `jax.custom_jvp`,
+    second derivatives would be wrong: what is computed again in a backward pass loses such rules.
+    """
+    return _gradient_p.bind(a, length=length)[0]
+
+
+def _segments_of(a: Any, length: int) -> tuple[int, ...]:
+    return (a.shape[0] // length, length, *a.shape[1:])
+
+
+def _zeros(a: Any, *, length: int) -> Arrays:
+    return (jnp.zeros(_segments_of(a, length), a.dtype),)
+
+
+def _differentiate_zeros(operands: Arrays, tangents: Arrays, *, length: int) -> Any:
+    (a,), (tangent,) = operands, tangents  # one that moves, or there would be nothing to differentiate
+    return _gradient_p.bind(a, length=length), [tangent.reshape(_segments_of(a, length))]
+
+
+def _batch_zeros(operands: Arrays, axes: Arrays, *, length: int) -> Any:
+    return _gradient_p.bind(jnp.moveaxis(operands[0], axes[0], 1), length=length), [2]
+
+
+_gradient_p = _define(
+    "gradient_of_segments",
+    _zeros,
+    _zeros,
+    lambda a, *, length: [jax.ShapeDtypeStruct(_segments_of(a, length), a.dtype)],
+)
+ad.primitive_jvps[_gradient_p] = _differentiate_zeros
+batching.primitive_batchers[_gradient_p] = _batch_zeros

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrnn.ops.planning import planning_for
 from jaxrnn.ops.segments import in_segments
 from tests.jaxrnn.common import draw
 
@@ -46,6 +47,33 @@ def test_cutting_changes_no_value_and_no_gradient(lengths, reverse):
     ours, theirs = (jax.grad(total, argnums=(1, 2))(function, state, x) for function in (cut, whole))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("lengths", [(4,), (6, 2)], ids=str)
+def test_few_features_on_a_tpu_are_sliced_as_they_lie_and_differentiated_all_the_same(lengths):
+    state, x = jnp.asarray(draw(0, 3)), jnp.asarray(draw(1, T, 3))
+    direction = jnp.asarray(draw(2, T, 3))
+
+    def differentiated(function):
+        def total(x):
+            return sum(jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(function(state, x)))
+
+        along = jax.jvp(jax.grad(total), (x,), (direction,))
+        return total(x), *along, jax.jvp(total, (x,), (direction,))
+
+    def cut(state, x):
+        return in_segments(run, state, x, lengths)
+
+    def of_rows(function):
+        return jax.grad(lambda x: jnp.sum(jnp.cos(jax.vmap(function, (None, 2))(state, x)[1])))(
+            jnp.stack([x, direction], 2)
+        )
+
+    with planning_for("tpu"):
+        ours = differentiated(cut), of_rows(cut)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves((differentiated(run), of_rows(run))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11)
 
 
 def temporary(lengths, steps=4096, features=64):
