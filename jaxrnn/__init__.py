@@ -15,6 +15,7 @@ from jaxrnn import (
     train,
 )
 from jaxrnn.allocator import keep_memory
+from jaxrnn.attention import MultiheadAttention
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
 from jaxrnn.layers import (
@@ -41,6 +42,7 @@ __all__ = [
     "LSTMCell",
     "MinGRU",
     "MinLSTM",
+    "MultiheadAttention",
     "PackedSequence",
     "PeepholeLSTM",
     "PeepholeLSTMCell",

@@ -77,6 +77,19 @@ def check_flags(**flags: Any) -> None:
 
 def check_dropout(dropout: Any, num_layers: int) -> float:
     """Return the probability as a float; warn where torch warns."""
+    dropout = check_probability(dropout)
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+            f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}. "
+            "Use nnx.Dropout after the layer to drop its output.",
+            stacklevel=_caller(),
+        )
+    return dropout
+
+
+def check_probability(dropout: Any) -> float:
+    """Return the probability of a dropout as a float."""
     if isinstance(dropout, str):
         float(dropout)  # torch's own ValueError for 'x'
     is_number = isinstance(dropout, int | float | np.number) and not isinstance(dropout, bool)
@@ -84,13 +97,6 @@ def check_dropout(dropout: Any, num_layers: int) -> float:
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element being "
             f"zeroed. Got {dropout!r}; 0.2 drops one in five, 0 none."
-        )
-    if dropout > 0 and num_layers == 1:
-        warnings.warn(
-            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
-            f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}. "
-            "Use nnx.Dropout after the layer to drop its output.",
-            stacklevel=_caller(),
         )
     return float(dropout)
 

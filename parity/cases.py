@@ -15,10 +15,13 @@ from typing import Any
 
 from parity.designed import (
     DROPOUT,
+    EMBEDDED,
     FEATURES,
+    HEADS,
     HIDDEN,
     PREDICTED,
     PROJECTED,
+    AttentionCall,
     CellCall,
     ForecasterCall,
     LayerCall,
@@ -92,6 +95,24 @@ def _layer(id: str, kind: str, summary: str, call: LayerCall, **options: Any) ->
 def _cell(id: str, kind: str, states: int = 1, **options: Any) -> Case:
     reference, candidate = partial(_torch_layer, kind, options), partial(_jax_layer, kind, options)
     return Case(id, "one step, with hx", reference, candidate, CellCall(states).probes)
+
+
+def _torch_attention(options: dict[str, Any]) -> Any:
+    return importlib.import_module("torch_ref").MultiheadAttention(EMBEDDED, HEADS, **options).train()
+
+
+def _jax_attention(options: dict[str, Any]) -> Any:
+    module = importlib.import_module("jaxrnn").MultiheadAttention(EMBEDDED, HEADS, **options, rngs=_rngs())
+    module.train()
+    return module
+
+
+def _attention(id: str, summary: str, call: AttentionCall, **options: Any) -> Case:
+    shared: dict[str, Any] = {"batch_first": call.batch_first}
+    shared |= {"dropout": DROPOUT} if call.masks else {}
+    shared |= {"kdim": call.sizes[1], "vdim": call.sizes[2]} | options
+    reference, candidate = partial(_torch_attention, shared), partial(_jax_attention, shared)
+    return Case(id, summary, reference, candidate, call.probes)
 
 
 def _forecaster(id: str, kind: str, states: int) -> Case:
@@ -184,6 +205,17 @@ CASES: tuple[Case, ...] = (
     _cell("gru_cell", "GRUCell"),
     _cell("lstm_cell", "LSTMCell", states=2),
     _cell("peephole_lstm_cell", "PeepholeLSTMCell", states=2),
+    _attention(
+        "multihead_attention",
+        "training mode with an injected mask, keys padded and hidden",
+        AttentionCall((EMBEDDED,) * 3, HEADS, masks=True),
+    ),
+    _attention(
+        "multihead_attention_cross",
+        "keys and values of other sizes, a floating mask for every head, time major, no bias",
+        AttentionCall((EMBEDDED, FEATURES, HIDDEN), HEADS, batch_first=False, padding=False),
+        bias=False,
+    ),
     *(_forecaster(*model) for model in _MODELS),
     *(_stocks(*model) for model in _MODELS),
 )

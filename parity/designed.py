@@ -13,6 +13,7 @@ from parity.probe import SCALES, Probe
 
 # Pairwise different, so that no two axes can be taken for one another.
 BATCH, STEPS, FEATURES, HIDDEN, PROJECTED, PREDICTED = 5, 9, 3, 7, 6, 4
+KEYS, HEADS, EMBEDDED = 8, 2, 12
 DROPOUT = 0.4
 TICKERS = ("AAPL", "GOOG", "IBM", "MSFT")
 LOOK_BACK, WINDOWS_EACH = 20, 7
@@ -114,6 +115,50 @@ class CellCall:
             arg_names=("input", "hx"),
             outputs=("h_1", "c_1")[: self.states],
             batch_axes={"h_1": 0, "c_1": 0},
+        )
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Queries that look at keys and values, of as many features each as `sizes` says.
+
+    padding: keys of unequal number, boolean; else a floating mask is added to scores. masks: dropout's is injected.
+    """
+
+    sizes: tuple[int, int, int]
+    heads: int
+    batch_first: bool = True
+    padding: bool = True
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        lengths = (STEPS, KEYS, KEYS)
+        arrays = [_normal(rng, (BATCH, n, size)) for n, size in zip(lengths, self.sizes, strict=True)]
+        kwargs: dict[str, Any] = {}
+        if self.padding:
+            kept = rng.permutation(np.array([KEYS, 1, 4, 3, 4]))
+            kwargs["key_padding_mask"] = np.arange(KEYS)[None, :] >= kept[:, None]
+            hidden = rng.random((STEPS, KEYS)) < 0.3
+            hidden[:, 0] = False  # the one key that every row has
+            kwargs["attn_mask"] = hidden
+        else:
+            kwargs["attn_mask"] = _normal(rng, (BATCH * self.heads, STEPS, KEYS))
+        if self.masks:
+            kwargs["dropout_mask"] = rng.random((BATCH, self.heads, STEPS, KEYS)) >= DROPOUT
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=tuple(a if self.batch_first else np.swapaxes(a, 0, 1) for a in arrays),
+            kwargs=kwargs,
+            weight_scale=scale,
+            arg_names=("query", "key", "value"),
+            outputs=("output", "weights"),
+            batch_axes={"output": 0 if self.batch_first else 1, "weights": 0},
         )
 
 

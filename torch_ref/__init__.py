@@ -1,5 +1,6 @@
 """The recurrent networks of `jaxrnn` in plain PyTorch: the same names and files, equations for kernels."""
 
+from torch_ref.attention import MultiheadAttention
 from torch_ref.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from torch_ref.layers import GRU, LSTM, RNN, MinGRU, MinLSTM, PeepholeLSTM
 
@@ -11,6 +12,7 @@ __all__ = [
     "LSTMCell",
     "MinGRU",
     "MinLSTM",
+    "MultiheadAttention",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
