@@ -33,17 +33,6 @@ def weigh(scores: Float[Array, "... S"], hidden: Array | None, *, empty: float) 
     return jnp.where(none_left, empty, jax.nn.softmax(jnp.where(none_left, 0.0, biased)))
 
 
-def linear(in_features: int, out_features: int, bias: bool = True, **options: Any) -> nnx.Linear:
-    """Return a linear layer drawn as `torch.nn.Linear` is, from ``U(-1, 1) / sqrt(in_features)``."""
-    bound = 1 / math.sqrt(in_features)
-
-    def draw(key: jax.Array, shape: Any, dtype: Any, *_: Any) -> jax.Array:
-        return torch_uniform(key, shape, bound, dtype)
-
-    options = {"kernel_init": draw, "bias_init": draw} | options
-    return nnx.Linear(in_features, out_features, use_bias=bias, **options)
-
-
 class MultiheadAttention(nnx.Module):
     """Scaled dot-product attention of several heads, as `torch.nn.MultiheadAttention`::
 
@@ -100,10 +89,17 @@ class MultiheadAttention(nnx.Module):
         if bias:
             self.in_proj_bias = nnx.Param(jnp.zeros(3 * embed_dim, param_dtype))
         self.bias = bias
-        self.out_proj = linear(
-            embed_dim, embed_dim, bias, bias_init=nnx.initializers.zeros, rngs=rngs, dtype=dtype,
-            param_dtype=param_dtype, precision=precision,
-        )  # fmt: skip
+        bound = 1 / math.sqrt(embed_dim)  # as torch.nn.Linear draws
+        self.out_proj = nnx.Linear(
+            embed_dim,
+            embed_dim,
+            use_bias=bias,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
+            kernel_init=lambda key, shape, dtype, *_: torch_uniform(key, shape, bound, dtype),
+        )
         self.dropout = Dropout(dropout, rngs=rngs)
 
     @property
@@ -148,7 +144,8 @@ class MultiheadAttention(nnx.Module):
         if is_causal and attn_mask is None:
             raise RuntimeError(
                 "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
-                "`generate_square_subsequent_mask` to create this mask."
+                "`generate_square_subsequent_mask` to create this mask. In JAX: "
+                "jnp.triu(jnp.ones((L, S), bool), 1)."
             )
         sizes = (query.shape[0], query.shape[1], key.shape[1])
         hidden = self._hidden(sizes, key_padding_mask, attn_mask, batched)
@@ -172,7 +169,7 @@ class MultiheadAttention(nnx.Module):
         biases: Any = jnp.split(self.in_proj_bias[...], 3) if self.bias else [None] * 3
         projected = []
         for array, weight, bias in zip(arrays, weights, biases, strict=True):
-            array = checks.check_dtype(array, self.dtype, self.dtype or weight.dtype)
+            array = checks.check_dtype(array, self.dtype, self.dtype or weight.dtype, of="MultiheadAttention")
             found = jnp.einsum("bte,fe->btf", array, weight.astype(array.dtype), precision=self.precision)
             projected.append(found if bias is None else found + bias.astype(array.dtype))
         return projected

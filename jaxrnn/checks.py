@@ -138,13 +138,13 @@ def check_array(name: str, value: Any) -> jax.Array:
     )
 
 
-def check_dtype(x: jax.Array, dtype: Any, weight_dtype: Any) -> jax.Array:
+def check_dtype(x: jax.Array, dtype: Any, weight_dtype: Any, of: str = "RNN") -> jax.Array:
     """Return the input in the layer's `dtype`; where it has none, nothing is promoted in silence."""
     if dtype is not None and jnp.issubdtype(x.dtype, jnp.floating):
         return x.astype(dtype)
     if x.dtype != weight_dtype:
         raise ValueError(
-            f"RNN input dtype (torch.{x.dtype}) does not match weight dtype (torch.{weight_dtype}). "
+            f"{of} input dtype (torch.{x.dtype}) does not match weight dtype (torch.{weight_dtype}). "
             f"Convert input: input.to(torch.{weight_dtype}), or convert model: model.to(torch.{x.dtype}). "
             f"In JAX: input.astype(jnp.{weight_dtype}), or construct the layer with dtype=... to compute in "
             "one dtype whatever comes in, or with param_dtype=...."
