@@ -40,5 +40,10 @@ class Dropout(nnx.Module):
             raise ValueError(
                 f"A dropout mask should be of shape {x.shape}, as what it is for; got {mask.shape}."
             )
-        scale = 1 / (1 - self.p) if self.p < 1 else 0.0
-        return jnp.where(mask, x * jnp.asarray(scale, x.dtype), 0)
+        return drop(x, mask, self.p)
+
+
+def drop(x: Float[Array, "*S"], mask: Bool[Array, "*S"], p: float) -> Float[Array, "*S"]:
+    """Return ``x / (1 - p)`` where `mask` is True, else zero; all zeros for p = 1."""
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    return jnp.where(mask, x * jnp.asarray(scale, x.dtype), 0)

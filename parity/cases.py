@@ -54,12 +54,15 @@ class Case:
         return f"{', '.join(absent)} not installed; {' && '.join(INSTALL[name] for name in absent)}"
 
 
-def _torch_layer(kind: str, options: dict[str, Any]) -> Any:
-    return getattr(importlib.import_module("torch_ref"), kind)(FEATURES, HIDDEN, **options).train()
+_SIZES = (FEATURES, HIDDEN)
 
 
-def _jax_layer(kind: str, options: dict[str, Any]) -> Any:
-    layer = getattr(importlib.import_module("jaxrnn"), kind)(FEATURES, HIDDEN, **options, rngs=_rngs())
+def _torch_layer(kind: str, options: dict[str, Any], sizes: tuple[int, int] = _SIZES) -> Any:
+    return getattr(importlib.import_module("torch_ref"), kind)(*sizes, **options).train()
+
+
+def _jax_layer(kind: str, options: dict[str, Any], sizes: tuple[int, int] = _SIZES) -> Any:
+    layer = getattr(importlib.import_module("jaxrnn"), kind)(*sizes, **options, rngs=_rngs())
     layer.train()
     return layer
 
@@ -97,22 +100,12 @@ def _cell(id: str, kind: str, states: int = 1, **options: Any) -> Case:
     return Case(id, "one step, with hx", reference, candidate, CellCall(states).probes)
 
 
-def _torch_attention(options: dict[str, Any]) -> Any:
-    return importlib.import_module("torch_ref").MultiheadAttention(EMBEDDED, HEADS, **options).train()
-
-
-def _jax_attention(options: dict[str, Any]) -> Any:
-    module = importlib.import_module("jaxrnn").MultiheadAttention(EMBEDDED, HEADS, **options, rngs=_rngs())
-    module.train()
-    return module
-
-
 def _attention(id: str, summary: str, call: AttentionCall, **options: Any) -> Case:
-    shared: dict[str, Any] = {"batch_first": call.batch_first}
-    shared |= {"dropout": DROPOUT} if call.masks else {}
-    shared |= {"kdim": call.sizes[1], "vdim": call.sizes[2]} | options
-    reference, candidate = partial(_torch_attention, shared), partial(_jax_attention, shared)
-    return Case(id, summary, reference, candidate, call.probes)
+    shared = {"kdim": call.kdim, "vdim": call.vdim, "batch_first": call.batch_first} | options
+    if call.masks:
+        shared["dropout"] = DROPOUT
+    made = "MultiheadAttention", shared, (EMBEDDED, HEADS)
+    return Case(id, summary, partial(_torch_layer, *made), partial(_jax_layer, *made), call.probes)
 
 
 def _forecaster(id: str, kind: str, states: int) -> Case:
@@ -208,12 +201,12 @@ CASES: tuple[Case, ...] = (
     _attention(
         "multihead_attention",
         "training mode with an injected mask, keys padded and hidden",
-        AttentionCall((EMBEDDED,) * 3, HEADS, masks=True),
+        AttentionCall(masks=True),
     ),
     _attention(
         "multihead_attention_cross",
         "keys and values of other sizes, a floating mask for every head, time major, no bias",
-        AttentionCall((EMBEDDED, FEATURES, HIDDEN), HEADS, batch_first=False, padding=False),
+        AttentionCall(FEATURES, HIDDEN, batch_first=False, padding=False),
         bias=False,
     ),
     *(_forecaster(*model) for model in _MODELS),

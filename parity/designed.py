@@ -120,13 +120,13 @@ class CellCall:
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """Queries that look at keys and values, of as many features each as `sizes` says.
+    """Queries that look at keys of `kdim` features and values of `vdim`.
 
     padding: keys of unequal number, boolean; else a floating mask is added to scores. masks: dropout's is injected.
     """
 
-    sizes: tuple[int, int, int]
-    heads: int
+    kdim: int = EMBEDDED
+    vdim: int = EMBEDDED
     batch_first: bool = True
     padding: bool = True
     masks: bool = False
@@ -137,8 +137,8 @@ class AttentionCall:
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
-        lengths = (STEPS, KEYS, KEYS)
-        arrays = [_normal(rng, (BATCH, n, size)) for n, size in zip(lengths, self.sizes, strict=True)]
+        sizes = (STEPS, EMBEDDED), (KEYS, self.kdim), (KEYS, self.vdim)
+        arrays = [_normal(rng, (BATCH, *size)) for size in sizes]
         kwargs: dict[str, Any] = {}
         if self.padding:
             kept = rng.permutation(np.array([KEYS, 1, 4, 3, 4]))
@@ -147,9 +147,9 @@ class AttentionCall:
             hidden[:, 0] = False  # the one key that every row has
             kwargs["attn_mask"] = hidden
         else:
-            kwargs["attn_mask"] = _normal(rng, (BATCH * self.heads, STEPS, KEYS))
+            kwargs["attn_mask"] = _normal(rng, (BATCH * HEADS, STEPS, KEYS))
         if self.masks:
-            kwargs["dropout_mask"] = rng.random((BATCH, self.heads, STEPS, KEYS)) >= DROPOUT
+            kwargs["dropout_mask"] = rng.random((BATCH, HEADS, STEPS, KEYS)) >= DROPOUT
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),

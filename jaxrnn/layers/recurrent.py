@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxrnn import checks
 from jaxrnn.cells import Cell
+from jaxrnn.dropout import drop
 from jaxrnn.init import recurrent_uniform
 from jaxrnn.lengths import check_lengths
 from jaxrnn.linear_cells import LinearCell
@@ -150,7 +151,7 @@ class RecurrentLayer(nnx.Module):
             )
             finals.extend(final)
             if masks and group[0] < self.num_layers - 1:
-                x = self._drop(x, masks[group[0]])
+                x = drop(x, masks[group[0]], self.dropout)
         return x, tuple(jnp.stack(field) for field in zip(*finals, strict=True))
 
     def _memory_policy(self, x: jax.Array) -> Memory:
@@ -160,10 +161,6 @@ class RecurrentLayer(nnx.Module):
         rows, steps, _ = x.shape
         sizes = self.hidden_size, self.proj_size, len(self._suffixes), self.num_layers
         return memory_policies.resolve(self.memory, Size(self.cell, steps, rows, *sizes, x.dtype))
-
-    def _drop(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
-        return jnp.where(mask, x * jnp.asarray(scale, x.dtype), 0)
 
     def _dropout_masks(self, given, rngs, layout, batch_major):
         """Return one keep-mask [B, T, D*R] per layer but the last, or nothing where nothing is dropped."""

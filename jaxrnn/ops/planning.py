@@ -13,6 +13,7 @@ import jax
 
 from jaxrnn.cells import Cell
 
+LANES = 128  # of a TPU's vector register, along the last axis
 FLOAT32 = 4  # bytes; states and pre-activations are carried in float32 or wider
 # A chunk's pre-activations, [K, B, G*H]: large enough for its products to run at full speed, small enough to be in
 # the cache still when they are multiplied.

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxrnn.ops.planning import target
+from jaxrnn.ops.planning import LANES, target
 from jaxrnn.ops.primitives import gradient_of_segments
 
-_LANES = 128
 _BOUND = "state at the bound of a segment"
 _ON_THE_HOST = jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
@@ -65,12 +64,12 @@ def in_segments(
         # Cut as one array of segments, gradients come back as one. What has none, tokens above all, is sliced as it
         # lies: [T, B] bytes cut so take sixteen times their memory on a TPU. Few features are sliced there too.
         whole, structure = jax.tree.flatten(pieces)
-        cut = [_cut(a, length) if _is_float(a) else None for a in whole]
+        cut, takes = zip(*(_cutter(a, length) for a in whole), strict=True)
 
         @partial(jax.checkpoint, prevent_cse=False, policy=policy)
         def again(state: Tree, number_and_cut: Tree) -> tuple[Tree, tuple[Tree, Tree]]:
             number, cut = number_and_cut
-            piece = [_piece(a, part, number * length, length) for a, part in zip(whole, cut, strict=True)]
+            piece = [take(part, number * length) for take, part in zip(takes, cut, strict=True)]
             return segment(state, jax.tree.unflatten(structure, piece))
 
         numbers = jnp.arange(whole[0].shape[0] // length)
@@ -93,24 +92,20 @@ def in_segments(
     return state, join(*along_time), jax.tree.map(jnp.add, *sums)
 
 
-def _cut(a: jax.Array, length: int) -> jax.Array:
-    return gradient_of_segments(a, length) if _is_narrow(a) else a.reshape(-1, length, *a.shape[1:])
+def _cutter(a: jax.Array, length: int) -> tuple[Any, Callable[[Any, jax.Array], jax.Array]]:
+    """Return what goes through the scan, [T / K, K, ...] or None, and what makes a segment of it and its start."""
 
+    def sliced(of: jax.Array, start: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(of, start, length)
 
-def _piece(a: jax.Array, part: jax.Array | None, start: jax.Array, length: int) -> jax.Array:
-    if part is not None and not _is_narrow(a):
-        return part
-    piece = lax.dynamic_slice_in_dim(lax.stop_gradient(a), start, length)
-    return piece if part is None else piece + part
-
-
-def _is_narrow(a: jax.Array) -> bool:
-    """Whether a TPU keeps time in its lanes, instead of features that would leave some empty.
-
-    Its compiler can hardly cut such an array: for a v7x, 2 million steps of 16 features in segments of 1536 took
-    libtpu 0.0.52 more than 400 s and 19 GB.
-    """
-    return target().platform == "tpu" and a.shape[-1] < _LANES
+    if not _is_float(a):
+        return None, lambda _, start: sliced(a, start)
+    # A TPU keeps time in its lanes, instead of features that would leave some empty. Its compiler can hardly cut
+    # that: for a v7x, 2 million steps of 16 features in segments of 1536 took libtpu 0.0.52 over 400 s and 19 GB.
+    if target().platform == "tpu" and a.shape[-1] < LANES:
+        fixed = lax.stop_gradient(a)
+        return gradient_of_segments(a, length), lambda part, start: sliced(fixed, start) + part
+    return a.reshape(-1, length, *a.shape[1:]), lambda part, _: part
 
 
 def cut_in_two(pieces: Tree, steps: int) -> tuple[Tree, Tree]:

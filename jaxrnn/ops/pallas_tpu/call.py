@@ -15,8 +15,8 @@ from jaxrnn.ops.pallas_tpu.backward import Gradients
 from jaxrnn.ops.pallas_tpu.blocks import Blocks
 from jaxrnn.ops.pallas_tpu.forward import Written
 from jaxrnn.ops.pallas_tpu.operands import cut_features, pack, pad_features, pad_rows
-from jaxrnn.ops.pallas_tpu.sizes import LANES, Size, block_rows, round_up
-from jaxrnn.ops.planning import Plan
+from jaxrnn.ops.pallas_tpu.sizes import Size, block_rows, round_up
+from jaxrnn.ops.planning import LANES, Plan
 from jaxrnn.ops.primitives import Operation
 
 

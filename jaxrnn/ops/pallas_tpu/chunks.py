@@ -18,7 +18,8 @@ from jaxrnn.ops.pallas_tpu.backward import Gradients, run_backward
 from jaxrnn.ops.pallas_tpu.blocks import Blocks
 from jaxrnn.ops.pallas_tpu.forward import Written, run_forward
 from jaxrnn.ops.pallas_tpu.operands import Operands
-from jaxrnn.ops.pallas_tpu.sizes import LANES, MIB, round_up
+from jaxrnn.ops.pallas_tpu.sizes import MIB, round_up
+from jaxrnn.ops.planning import LANES
 
 LARGE_COPY = 512 * MIB  # of x, from which on it matters that it is made
 # Blocks of a chunk: each call fetches the weights, which takes as long as a few blocks do.

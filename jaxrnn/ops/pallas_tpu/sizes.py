@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxrnn.cells import Cell
-from jaxrnn.ops.planning import Plan
+from jaxrnn.ops.planning import LANES, Plan
 
-LANES = 128  # of a vector register, along features
-SUBLANES = 8  # of one of float32, along rows
+SUBLANES = 8  # of a vector register of float32, along rows; it has LANES along features
 # A block begins and ends with work that nothing hides; over so many steps it is little.
 BLOCK_STEPS = 32
 # Rather fewer rows than fewer steps than these, unless rows times steps are so many.
