@@ -78,9 +78,10 @@ class Stopwatch:
         self.seconds[function_of(report.nodeid)] += report.duration
 
     def pytest_sessionfinish(self):
-        """Write."""
-        long = sorted(name for name, seconds in self.seconds.items() if seconds > LONG_SECONDS)
-        LONG.write_text("\n".join(long) + "\n", encoding="utf-8")
+        """Write; of tests that did not run, what was known before remains."""
+        long = {name for name, seconds in self.seconds.items() if seconds > LONG_SECONDS}
+        before = set(LONG.read_text("utf-8").split()) - set(self.seconds)
+        LONG.write_text("\n".join(sorted(long | before)) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(autouse=True, scope="module")
