@@ -26,6 +26,7 @@ from parity.designed import (
     ForecasterCall,
     LayerCall,
 )
+from parity.designed_models import CLASSES, WORD_SIZE, WORDS, GaussianCall, SequencesCall, TextCall
 from parity.probe import Probe
 
 INSTALL = {"torch": "pip install 'jaxrnn[torch]'", "bokeh_sampledata": "pip install 'jaxrnn[examples]'"}
@@ -67,14 +68,23 @@ def _jax_layer(kind: str, options: dict[str, Any], sizes: tuple[int, int] = _SIZ
     return layer
 
 
-def _torch_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
-    layers = importlib.import_module("torch_ref" if kind == "PeepholeLSTM" else "torch.nn")
-    return importlib.import_module("torch_ref.models.forecaster").Forecaster(getattr(layers, kind), *sizes)
+def _torch_model(model: str, kind: str, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+    layer = getattr(importlib.import_module("torch_ref"), kind)
+    made = getattr(importlib.import_module("torch_ref.models"), model)(layer, *sizes, **options)
+    return made.train()
 
 
-def _jax_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
+def _jax_model(model: str, kind: str, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
     layer = getattr(importlib.import_module("jaxrnn"), kind)
-    return importlib.import_module("jaxrnn.models.forecaster").Forecaster(layer, *sizes, rngs=_rngs())
+    made = getattr(importlib.import_module("jaxrnn.models"), model)(layer, *sizes, **options, rngs=_rngs())
+    made.train()
+    return made
+
+
+def _torch_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
+    """Make a forecaster on torch's own layer, where it has one."""
+    layers = importlib.import_module("torch_ref" if kind == "PeepholeLSTM" else "torch.nn")
+    return importlib.import_module("torch_ref.models").Forecaster(getattr(layers, kind), *sizes)
 
 
 def _rngs() -> Any:
@@ -108,13 +118,26 @@ def _attention(id: str, summary: str, call: AttentionCall, **options: Any) -> Ca
     return Case(id, summary, partial(_torch_layer, *made), partial(_jax_layer, *made), call.probes)
 
 
+def _model(
+    id: str,
+    model: str,
+    kind: str,
+    summary: str,
+    sizes: tuple[int, ...],
+    probes: Callable[[str, int], list[Probe]],
+    **options: Any,
+) -> Case:
+    made = model, kind, sizes, options
+    return Case(id, summary, partial(_torch_model, *made), partial(_jax_model, *made), probes)
+
+
 def _forecaster(id: str, kind: str, states: int) -> Case:
     sizes = (FEATURES, HIDDEN, 2, PREDICTED)
     return Case(
         f"forecaster_{id}",
         "two layers and a linear readout of the last step",
         partial(_torch_forecaster, kind, sizes),
-        partial(_jax_forecaster, kind, sizes),
+        partial(_jax_model, "Forecaster", kind, sizes, {}),
         ForecasterCall(states).probes,
     )
 
@@ -125,7 +148,7 @@ def _stocks(id: str, kind: str, states: int) -> Case:
         f"stocks_{id}",
         "the lecture's forecaster on real closing prices of four companies",
         partial(_torch_forecaster, kind, sizes),
-        partial(_jax_forecaster, kind, sizes),
+        partial(_jax_model, "Forecaster", kind, sizes, {}),
         ForecasterCall(states, stocks=True).probes,
         requires=("torch", "bokeh_sampledata"),
     )
@@ -208,6 +231,52 @@ CASES: tuple[Case, ...] = (
         "keys and values of other sizes, a floating mask for every head, time major, no bias",
         AttentionCall(FEATURES, HIDDEN, batch_first=False, padding=False),
         bias=False,
+    ),
+    _model(
+        "classifier",
+        "Classifier",
+        "GRU",
+        "two layers, bidirectional, ragged, read out at both ends",
+        (FEATURES, HIDDEN, CLASSES, 2),
+        SequencesCall(directions=2).probes,
+        bidirectional=True,
+    ),
+    _model(
+        "text_classifier",
+        "TextClassifier",
+        "LSTM",
+        "bidirectional, ragged, training mode with injected masks",
+        (WORDS, WORD_SIZE, HIDDEN, CLASSES),
+        SequencesCall(tokens=True, directions=2, masks=True).probes,
+        bidirectional=True,
+        dropout=DROPOUT,
+    ),
+    _model(
+        "tagger",
+        "Tagger",
+        "LSTM",
+        "bidirectional, ragged, a label for every step",
+        (FEATURES, HIDDEN, CLASSES),
+        SequencesCall(directions=2).probes,
+        bidirectional=True,
+    ),
+    _model(
+        "language_model",
+        "LanguageModel",
+        "LSTM",
+        "two layers from a given state, training mode with injected masks",
+        (WORDS, WORD_SIZE, HIDDEN, 2),
+        TextCall(states=2, masks=True).probes,
+        dropout=DROPOUT,
+    ),
+    _model(
+        "gaussian_forecaster",
+        "GaussianForecaster",
+        "GRU",
+        "mean and variance, training mode with injected masks",
+        (FEATURES, HIDDEN, 2, PREDICTED),
+        GaussianCall().probes,
+        dropout=DROPOUT,
     ),
     *(_forecaster(*model) for model in _MODELS),
     *(_stocks(*model) for model in _MODELS),

@@ -1,5 +1,16 @@
 """The lecture's models, one file per task shape."""
 
-from jaxrnn.models.forecaster import Forecaster
+from jaxrnn.models.classifier import Classifier, TextClassifier
+from jaxrnn.models.forecaster import Forecaster, Gaussian, GaussianForecaster
+from jaxrnn.models.language_model import LanguageModel
+from jaxrnn.models.tagger import Tagger
 
-__all__ = ["Forecaster"]
+__all__ = [
+    "Classifier",
+    "Forecaster",
+    "Gaussian",
+    "GaussianForecaster",
+    "LanguageModel",
+    "Tagger",
+    "TextClassifier",
+]

@@ -1,5 +1,15 @@
-"""Models built on the layers, one file per task shape."""
+"""The lecture's models, one file per task shape."""
 
-from torch_ref.models.forecaster import Forecaster
+from torch_ref.models.classifier import Classifier, TextClassifier
+from torch_ref.models.forecaster import Forecaster, GaussianForecaster
+from torch_ref.models.language_model import LanguageModel
+from torch_ref.models.tagger import Tagger
 
-__all__ = ["Forecaster"]
+__all__ = [
+    "Classifier",
+    "Forecaster",
+    "GaussianForecaster",
+    "LanguageModel",
+    "Tagger",
+    "TextClassifier",
+]

@@ -1,0 +1,126 @@
+"""The designed probes of classifiers, taggers, language models and forecasters with a variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.designed import BATCH, DROPOUT, FEATURES, HIDDEN, STEPS
+from parity.gates import Array
+from parity.probe import SCALES, Probe
+
+WORDS, WORD_SIZE, CLASSES = 11, 4, 6
+
+
+@dataclass(frozen=True)
+class SequencesCall:
+    """Ragged sequences of features, or of `tokens`, which a model reads to their end or labels step by step.
+
+    directions: 2 for a bidirectional layer. masks: dropout masks are injected.
+    """
+
+    tokens: bool = False
+    directions: int = 1
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale; in the padding is garbage, beside the smallest weights NaN."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        lengths = rng.permutation(np.array([STEPS, 1, 6, 4, 6], np.int32))
+        empty = np.arange(STEPS)[None, :] >= lengths[:, None]
+        kwargs: dict[str, Any] = {"lengths": lengths}
+        if self.masks:
+            sizes = {"embedding": (STEPS, WORD_SIZE), "state": (self.directions * HIDDEN,)}
+            kwargs["dropout_masks"] = masks(rng, sizes)
+        inputs, name = (words(rng), "tokens") if self.tokens else (_features(rng, empty, scale), "x")
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(inputs,),
+            kwargs=kwargs,
+            weight_scale=scale,
+            arg_names=(name,),
+            outputs=("logits",),
+            zeros={} if self.tokens else {"grad(x)": empty[:, :, None]},
+            batch_axes={"logits": 0},
+        )
+
+
+@dataclass(frozen=True)
+class TextCall:
+    """A text that a language model reads from a given state; states: 2 for an LSTM."""
+
+    states: int = 1
+    layers: int = 2
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        hx = tuple(
+            (0.5 * rng.standard_normal((self.layers, BATCH, HIDDEN))).astype(np.float32)
+            for _ in range(self.states)
+        )
+        kwargs: dict[str, Any] = {}
+        if self.masks:
+            given = masks(rng, {"embedding": (STEPS, WORD_SIZE), "output": (STEPS, HIDDEN)})
+            between = masks(rng, {str(layer): (STEPS, HIDDEN) for layer in range(self.layers - 1)})
+            kwargs["dropout_masks"] = given | {"layers": list(between.values())}
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(words(rng), hx if self.states == 2 else hx[0]),
+            kwargs=kwargs,
+            weight_scale=scale,
+            arg_names=("tokens", "hx"),
+            outputs=("logits", "h_n", "c_n")[: 1 + self.states],
+            batch_axes={"logits": 0, "h_n": 1, "c_n": 1},
+        )
+
+
+@dataclass(frozen=True)
+class GaussianCall:
+    """Windows whose continuation is forecast with a variance; what is dropped is injected."""
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(rng.standard_normal((BATCH, STEPS, FEATURES)).astype(np.float32),),
+            kwargs={"dropout_masks": masks(rng, {"state": (HIDDEN,)})},
+            weight_scale=scale,
+            arg_names=("x",),
+            outputs=("mean", "variance"),
+            batch_axes={"mean": 0, "variance": 0},
+        )
+
+
+def words(rng: np.random.Generator) -> Array:
+    """Draw tokens [B, T]; the first and the last word of the vocabulary are among them."""
+    tokens = rng.integers(0, WORDS, (BATCH, STEPS), np.int32)
+    tokens[0, :2] = 0, WORDS - 1
+    return tokens
+
+
+def masks(rng: np.random.Generator, sizes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Draw what dropout keeps at each place, for a batch."""
+    return {name: rng.random((BATCH, *size)) >= DROPOUT for name, size in sizes.items()}
+
+
+def _features(rng: np.random.Generator, empty: Array, scale: float) -> Array:
+    x = rng.standard_normal((BATCH, STEPS, FEATURES)).astype(np.float32)
+    x[empty] = np.nan if scale < 1 else 100 * x[empty]
+    return x
