@@ -9,11 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from examples.common.drawing import BLACK, BLUE, GREY, ORANGE, SKY, VERMILLION, save, tidy
 from examples.stock_results import Run, dollars
-
-# Okabe & Ito (2008), "Color universal design", https://jfly.uni-koeln.de/color/
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
-GREY = "#8a8a8a"
 
 ROUNDOFF = 2.0**-24  # of float32
 ZOOM = 60  # trading days
@@ -35,7 +32,7 @@ def losses(path: Path, runs: Sequence[Run]) -> None:
             _gaps(column[1], epochs, run.gaps)
         top.plot(epochs, run.jax.loss, color=BLUE, linewidth=1.4, label="JAX")
         top.set_yscale("log")
-        _tidy(top)
+        tidy(top)
         column[-1].set_xlabel("epoch")
     axes[0, 0].set_ylabel("training loss\n(mean squared error, scaled)")
     axes[0, -1].legend(frameon=False)
@@ -45,7 +42,7 @@ def losses(path: Path, runs: Sequence[Run]) -> None:
         handles, labels = axes[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, ncols=3, loc="outside lower center")
     figure.suptitle(f"{runs[0].ticker}, {runs[0].split} split: training from the same initial bits")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _gaps(ax: Axes, epochs: np.ndarray, gaps: np.ndarray) -> None:
@@ -66,7 +63,7 @@ def _gaps(ax: Axes, epochs: np.ndarray, gaps: np.ndarray) -> None:
         va="top",
     )
     ax.set_yscale("log")
-    _tidy(ax)
+    tidy(ax)
 
 
 def forecast(path: Path, run: Run, dates: np.ndarray, closes: np.ndarray, train: Any, test: Any) -> None:
@@ -97,8 +94,8 @@ def forecast(path: Path, run: Run, dates: np.ndarray, closes: np.ndarray, train:
         ax.set_ylabel("close (dollars)")
         ax.set_xlabel("trading day")
         ax.legend(frameon=False)
-        _tidy(ax)
-    _save(figure, path)
+        tidy(ax)
+    save(figure, path)
 
 
 def errors(path: Path, runs: Sequence[Run]) -> None:
@@ -118,12 +115,12 @@ def errors(path: Path, runs: Sequence[Run]) -> None:
         ax.axhline(baseline, color=BLACK, linestyle="--", linewidth=1.2, label="persistence")
         ax.set_title(f"{ticker}\npersistence ${dollars(baseline)}", fontsize="medium")
         ax.set_xticks(places, [run.model.upper() for run in of_ticker])
-        _tidy(ax)
+        tidy(ax)
     figure.axes[0].set_ylabel("test RMSE (dollars)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=len(labels), loc="outside lower center")
     figure.suptitle(f"Test error, {runs[0].split} split")
-    _save(figure, path)
+    save(figure, path)
 
 
 def long_training(path: Path, exact: Any, truncated: Any, baselines: Any, bias: Mapping[int, Any]) -> None:
@@ -148,16 +145,5 @@ def long_training(path: Path, exact: Any, truncated: Any, baselines: Any, bias: 
     learning.set_title("learning", fontsize="medium")
     learning.legend(frameon=False, fontsize="small")
     for ax in (learning, cost):
-        _tidy(ax)
-    _save(figure, path)
-
-
-def _tidy(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(alpha=0.25, linewidth=0.6)
-    ax.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Without the program's version, the same numbers give the same bytes.
-    figure.savefig(path, dpi=95, metadata={"Software": None})
+        tidy(ax)
+    save(figure, path)

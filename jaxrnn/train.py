@@ -56,10 +56,11 @@ def fit(
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     progress: bool = True,
+    description: str = "training",
 ) -> History:
     """Train ``model`` in place and return the history; ``Epochs`` describes the arguments.
 
-    ``progress`` shows a bar with the losses and the time left, on a terminal or in a notebook;
+    ``progress`` shows a bar with ``description``, the losses and the time left, on a terminal or in a notebook;
     elsewhere nothing is printed. Example::
 
         optimizer = nnx.Optimizer(model, jaxrnn.optim.adam(1e-2), wrt=nnx.Param)
@@ -86,7 +87,7 @@ def fit(
     )
     with _bar(progress) as bar:
         done = len(run.history.train_loss)
-        task = bar.add_task("training", total=max(epochs, done), completed=done, losses="")
+        task = bar.add_task(description, total=max(epochs, done), completed=done, losses="")
         for epoch in run:
             losses = f"loss {epoch.loss:.4g}"
             if epoch.validation is not None:

@@ -1,0 +1,1 @@
+"""What the lessons share: the command, results as files and tables, figures, a verdict on trained models."""
