@@ -31,7 +31,6 @@ def count(
 ) -> dict[str, Any]:
     """Return the plan, the loops and the kernels of our own of a training step of `size` (B, T, I, H)."""
     import jax.numpy as jnp
-    import numpy as np
 
     from jaxrnn import cells
     from jaxrnn.ops import pallas_gpu, planning, scan
@@ -40,12 +39,7 @@ def count(
 
     platform = target(device).platform
     rows, steps, features, hidden = size
-    mesh = jax.sharding.Mesh(np.array(target(device).described()), ("one",))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def shaped(*shape: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.dtype(of), sharding=sharding)
-
+    shaped = arrays_on(target(device).described()[0], dtype)
     cell = getattr(cells, cell_name)
     params = {name: shaped(*shape) for name, shape in cell.parameter_shapes(features, hidden).items()}
     state = cell.state(*(shaped(rows, hidden, of=jnp.float32) for _ in cell.state._fields))
@@ -81,6 +75,19 @@ def count(
         "kernels_per_step": None if unknown else launched(found) / steps,
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
     }
+
+
+def arrays_on(device: Any, dtype: Any) -> Callable[..., jax.ShapeDtypeStruct]:
+    """Return ``shaped(*shape, of=dtype)``, which describes an array on a device that may not be here."""
+    import numpy as np
+
+    mesh = jax.sharding.Mesh(np.array([device]), ("one",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def shaped(*shape: int, of: Any = dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.dtype(of), sharding=sharding)
+
+    return shaped
 
 
 _KERNEL = re.compile(r"(\d+) bytes spill stores.*?Used (\d+) registers", re.DOTALL)

@@ -15,7 +15,7 @@ def main() -> None:
 def list_lessons() -> None:
     """Name the lessons and what each is about."""
     for name, lesson in lessons().items():
-        click.echo(f"{name:20} {(lesson.run.__doc__ or "").partition(chr(10))[0]}")
+        click.echo(f"{name:20} {(lesson.run.__doc__ or '').partition(chr(10))[0]}")
 
 
 @main.command()

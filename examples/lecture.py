@@ -29,8 +29,8 @@ def page(name: str) -> str:
     sections = [
         f"# {title.rstrip('.')}",
         text.strip("\n"),
-        f"Code: `examples/{name}.py`; the notebook: `notebooks/{name}.ipynb`. What follows is one run at the default "
-        f"size: {content['seconds']} s, {_made_with(content['environment'])}.",
+        f"Code: `examples/{name}.py`; the notebook: `notebooks/{name}.ipynb`. What follows is one run at the "
+        f"default size: {content['seconds']} s, {_made_with(content['environment'])}.",
     ]
     if outcome.scores:
         sections += ["## Held-out data", markdown(results.SCORES, results.score_rows(outcome.scores))]

@@ -31,6 +31,11 @@ def pytest_addoption(parser):
     parser.addoption(
         "--part", metavar="K/N", help="of slow combinations that are many, every N-th from the K-th"
     )
+    parser.addoption(
+        "--share",
+        metavar="K/N",
+        help="of long tests that more than one environment can run, every N-th from the K-th",
+    )
     parser.addoption("--write-long", action="store_true", help=f"write {LONG.name} from what this run takes")
 
 
@@ -42,24 +47,41 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(config, items):
-    """Leave out the combinations that belong to other parts, and mark what is long."""
-    if part := config.getoption("--part"):
-        number, parts = map(int, part.split("/"))
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        cases = Counter((item.path, item.function.__name__) for item in slow)
-        many = [
-            item
-            for item in slow
-            if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
-        ]
-        left_out = set(many) - set(many[number % parts :: parts])
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-        items[:] = [item for item in items if item not in left_out]
-    long = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
-    for item in items:
-        if function_of(item.nodeid) in long and not item.get_closest_marker("essential"):
-            item.add_marker("slow")
-            item.add_marker("long")
+    """Mark what is long, and leave out what belongs to other parts and shares."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    cases = Counter((item.path, item.function.__name__) for item in slow)
+    many = [
+        item
+        for item in slow
+        if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
+    ]
+    known = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
+    long = [
+        item
+        for item in items
+        if function_of(item.nodeid) in known and not item.get_closest_marker("essential")
+    ]
+    for item in long:
+        item.add_marker("slow")
+        item.add_marker("long")
+    everywhere = [item for item in long if runs_without_torch(item)]
+    left_out = not_in(config.getoption("--part"), many) | not_in(config.getoption("--share"), everywhere)
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+def not_in(part, items):
+    """Return the items that are not of a part K/N; none where no part is asked for."""
+    if part is None:
+        return set()
+    number, parts = map(int, part.split("/"))
+    return set(items) - set(items[number % parts :: parts])
+
+
+def runs_without_torch(item):
+    """Tell whether a test needs no PyTorch, by its marks and its folder."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return folder not in ("parity", "torch_ref") and not item.get_closest_marker("torch")
 
 
 def function_of(nodeid):

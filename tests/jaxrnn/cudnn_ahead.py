@@ -8,9 +8,9 @@ import os
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import rnn
 
+from benchmarks.ahead import arrays_on
 from jaxrnn import cells, ops
 from jaxrnn.ops import cudnn
 from jaxrnn.plan.loops import loops
@@ -23,12 +23,7 @@ B, T, I, H = 16, 256, 64, 512
 
 
 def counted(device, reverse):
-    mesh = jax.sharding.Mesh(np.array([device]), ("one",))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def shaped(*shape, of=jnp.float32):
-        return jax.ShapeDtypeStruct(shape, of, sharding=sharding)
-
+    shaped = arrays_on(device, jnp.float32)
     params = {name: shaped(*shape) for name, shape in cells.LSTM.parameter_shapes(I, H).items()}
     state = cells.LSTMState(shaped(B, H), shaped(B, H))
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 
+from benchmarks.ahead import arrays_on
 from jaxrnn.plan import profile
 from jaxrnn.plan.topologies import target
 
@@ -23,18 +24,13 @@ def compile_one(cell_name: str, implementation: str, what: str, steps: int) -> N
     """Compile a program where the profile was asked for, and print the scan's cycles."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from jaxrnn import cells, ops
     from jaxrnn.ops.planning import planning_for
 
     cell = getattr(cells, cell_name)
     device = target("v5e").described()[0]
-    mesh = jax.sharding.Mesh(np.array([device]), ("one",))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def shaped(*shape, dtype=jnp.bfloat16):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    shaped = arrays_on(device, jnp.bfloat16)
 
     def forward(params, x, state):
         return ops.unroll(cell, params, x, state, implementation=implementation)
@@ -43,7 +39,7 @@ def compile_one(cell_name: str, implementation: str, what: str, steps: int) -> N
         return jnp.square(forward(params, x, state)[0].astype(jnp.float32)).mean()
 
     params = {name: shaped(*shape) for name, shape in cell.parameter_shapes(INPUTS, HIDDEN).items()}
-    state = cell.state(*(shaped(ROWS, HIDDEN, dtype=jnp.float32) for _ in cell.state._fields))
+    state = cell.state(*(shaped(ROWS, HIDDEN, of=jnp.float32) for _ in cell.state._fields))
     step = jax.jit(forward if what == "forward" else jax.grad(loss))
     with planning_for("tpu", device.device_kind):
         compiled = step.lower(params, shaped(ROWS, steps, INPUTS), state).compile()

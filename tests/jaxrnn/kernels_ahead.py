@@ -1,7 +1,7 @@
-"""Compile training steps by the TPU kernels for chips that are not here; print what the compiler makes of them.
+"""Compile a training step by the TPU kernels for a chip that is not here; print what the compiler makes of it.
 
-`python -m tests.jaxrnn.kernels_ahead` takes, for each kind of chip, the widest networks that are served, and prints
-one line of JSON: for each, the calls of kernels in the compiled step, or the error.
+`python -m tests.jaxrnn.kernels_ahead CHIP CASE` takes the widest network of a case that is served, and prints one
+line of JSON: its hidden features, and the calls of kernels in the compiled step.
 """
 
 import json
@@ -9,11 +9,13 @@ import os
 import sys
 
 import jax
+import jax.numpy as jnp
 
-from jaxrnn.plan.topologies import CHIPS, LIBTPU, target
-
-os.environ |= LIBTPU
-jax.config.update("jax_platforms", "cpu")
+from benchmarks.ahead import arrays_on
+from jaxrnn import cells, ops
+from jaxrnn.ops.pallas_tpu.sizes import Size, choose_steps, vmem_of
+from jaxrnn.ops.planning import planning_for
+from jaxrnn.plan.topologies import LIBTPU, target
 
 # Cell, dtype, rows, steps, memory policy, ragged with resets; features are the most that fit.
 CASES = [
@@ -25,60 +27,33 @@ CASES = [
 ]
 
 
-def main(names: list[str]) -> None:
-    import jax.numpy as jnp
-    import numpy as np
+def main(chip: str, case: str) -> None:
+    os.environ |= LIBTPU
+    jax.config.update("jax_platforms", "cpu")
+    cell_name, dtype, rows, steps, memory, ragged = CASES[int(case)]
+    cell, device = getattr(cells, cell_name), target(chip).described()[0]
+    vmem = vmem_of(device.device_kind)
 
-    from jaxrnn import cells, ops
-    from jaxrnn.ops.pallas_tpu.sizes import Size, choose_steps, vmem_of
-    from jaxrnn.ops.planning import planning_for
+    def fits(hidden):
+        size = Size(cell, rows, hidden, hidden, jnp.dtype(dtype), jnp.dtype(dtype))
+        return choose_steps(size, steps, vmem) is not None
 
-    found = {}
-    for name in names or CHIPS:
-        device = target(name).described()[0]
-        mesh = jax.sharding.Mesh(np.array([device]), ("one",))
-        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        for cell_name, dtype, rows, steps, memory, ragged in CASES:
-            cell = getattr(cells, cell_name)
+    def loss(params, x, state, lengths, resets):
+        options = {"lengths": lengths, "resets": resets, "memory": memory, "implementation": "pallas"}
+        h, _ = ops.unroll(cell, params, x, state, **options)
+        return jnp.square(h.astype(jnp.float32)).mean()
 
-            def fits(hidden, cell=cell, rows=rows, dtype=dtype, steps=steps, kind=device.device_kind):
-                size = Size(cell, rows, hidden, hidden, jnp.dtype(dtype), jnp.dtype(dtype))
-                return choose_steps(size, steps, vmem_of(kind)) is not None
-
-            hidden = max(h for h in range(128, 8192, 128) if fits(h)) - 8
-
-            def shaped(*shape, of=dtype, sharding=sharding):
-                return jax.ShapeDtypeStruct(shape, jnp.dtype(of), sharding=sharding)
-
-            def loss(params, x, state, lengths, resets, cell=cell, memory=memory):
-                h, _ = ops.unroll(
-                    cell,
-                    params,
-                    x,
-                    state,
-                    lengths=lengths,
-                    resets=resets,
-                    memory=memory,
-                    implementation="pallas",
-                )
-                return jnp.square(h.astype(jnp.float32)).mean()
-
-            params = {key: shaped(*shape) for key, shape in cell.parameter_shapes(hidden, hidden).items()}
-            state = cell.state(*(shaped(rows, hidden) for _ in cell.state._fields))
-            lengths, resets = (
-                (shaped(rows, of="int32"), shaped(rows, steps, of=bool)) if ragged else (None, None)
-            )
-            step = jax.jit(jax.grad(loss, argnums=(0, 1)))
-            key = f"{name} {cell_name} {dtype} H={hidden}"
-            try:
-                with planning_for("tpu", device.device_kind):
-                    lowered = step.lower(params, shaped(rows, steps, hidden), state, lengths, resets)
-                found[key] = lowered.compile().as_text().count('custom_call_target="tpu_custom_call"')
-            except Exception as error:  # whatever the compiler says is the finding
-                found[key] = f"{type(error).__name__}: {error}"[:400]
-            print(key, found[key], file=sys.stderr, flush=True)
-    print(json.dumps(found))
+    hidden = max(h for h in range(128, 8192, 128) if fits(h)) - 8
+    shaped = arrays_on(device, jnp.dtype(dtype))
+    params = {key: shaped(*shape) for key, shape in cell.parameter_shapes(hidden, hidden).items()}
+    state = cell.state(*(shaped(rows, hidden) for _ in cell.state._fields))
+    marks = (shaped(rows, of="int32"), shaped(rows, steps, of=bool)) if ragged else (None, None)
+    with planning_for("tpu", device.device_kind):
+        step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+        lowered = step.lower(params, shaped(rows, steps, hidden), state, *marks)
+    text = lowered.compile().as_text()
+    print(json.dumps({"hidden": hidden, "kernels": text.count('custom_call_target="tpu_custom_call"')}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
