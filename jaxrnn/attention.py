@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from jaxrnn import checks
 from jaxrnn.dropout import Dropout
 from jaxrnn.init import torch_uniform
+from jaxrnn.lengths import is_traced
 
 
 def weigh(scores: Float[Array, "... S"], hidden: Array | None, *, empty: float) -> Float[Array, "... S"]:
@@ -28,7 +29,8 @@ def weigh(scores: Float[Array, "... S"], hidden: Array | None, *, empty: float) 
     """
     if hidden is None:
         return jax.nn.softmax(scores)
-    biased = jnp.where(hidden, -jnp.inf, scores) if hidden.dtype == bool else scores + hidden
+    bool_mask = hidden.dtype == bool
+    biased = jnp.where(hidden, -jnp.inf, scores) if bool_mask else scores + hidden.astype(scores.dtype)
     none_left = jnp.all(jnp.isneginf(biased), axis=-1, keepdims=True)
     return jnp.where(none_left, empty, jax.nn.softmax(jnp.where(none_left, 0.0, biased)))
 
@@ -126,7 +128,8 @@ class MultiheadAttention(nnx.Module):
           [B * heads, L, S], True where a query must not look. Both may be floating, and are added then.
         * `need_weights`: without, the second result is None. `average_attn_weights=False`: weights of every
           head, [B, heads, L, S].
-        * `is_causal`: torch's hint that `attn_mask` is the causal one; it must be given too.
+        * `is_causal`: torch's hint that `attn_mask` is the causal one. It must be given too, and if it is known
+          to be another, that is an error: torch may then use either.
         * `dropout_mask`: which weights to keep, in place of a draw.
 
         A query all of whose keys are hidden gets what torch gives it: NaN with `need_weights`, else zeros in
@@ -141,42 +144,48 @@ class MultiheadAttention(nnx.Module):
 
         query, key, value = map(batch_major, (query, key, value))
         self._check_shapes(query, key, value)
-        if is_causal and attn_mask is None:
-            raise RuntimeError(
-                "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
-                "`generate_square_subsequent_mask` to create this mask. In JAX: "
-                "jnp.triu(jnp.ones((L, S), bool), 1)."
-            )
+        if is_causal:
+            _check_hint(attn_mask)
         sizes = (query.shape[0], query.shape[1], key.shape[1])
         hidden = self._hidden(sizes, key_padding_mask, attn_mask, batched)
-        q, k, v = (self._split(a) for a in self._project(query, key, value))
-        scores = jnp.einsum("bhle,bhse->bhls", q / math.sqrt(q.shape[-1]), k, precision=self.precision)
-        weights = weigh(scores, hidden, empty=math.nan if need_weights else 0.0)
-        weights = self.dropout(weights, dropout_mask)
-        heads = jnp.einsum("bhls,bhse->blhe", weights, v, precision=self.precision)
-        output = self.out_proj(heads.reshape(*heads.shape[:2], -1))
+        q, k, v = self.heads("q", query), self.heads("k", key), self.heads("v", value)
+        empty = math.nan if need_weights else 0.0
+        output, weights = self.attend(q, k, v, hidden, empty=empty, dropout_mask=dropout_mask)
         output = output[0] if not batched else output if self.batch_first else jnp.swapaxes(output, 0, 1)
         if not need_weights:
             return output, None
         weights = weights.mean(1) if average_attn_weights else weights
         return output, weights if batched else weights[0]
 
-    def _project(self, *arrays: Array) -> list[Array]:
-        if self._packed:
-            weights = jnp.split(self.in_proj_weight[...], 3)
-        else:
-            weights = [w[...] for w in (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)]
-        biases: Any = jnp.split(self.in_proj_bias[...], 3) if self.bias else [None] * 3
-        projected = []
-        for array, weight, bias in zip(arrays, weights, biases, strict=True):
-            array = checks.check_dtype(array, self.dtype, self.dtype or weight.dtype, of="MultiheadAttention")
-            found = jnp.einsum("bte,fe->btf", array, weight.astype(array.dtype), precision=self.precision)
-            projected.append(found if bias is None else found + bias.astype(array.dtype))
-        return projected
+    def heads(self, part: str, array: Float[Array, "B T F"]) -> Float[Array, "B heads T K"]:
+        """Return what all heads make of queries (`part` is "q"), keys ("k") or values ("v"), batch first."""
+        row = "qkv".index(part)
+        weight = (
+            jnp.split(self.in_proj_weight[...], 3)[row]
+            if self._packed
+            else getattr(self, f"{part}_proj_weight")[...]
+        )
+        array = checks.check_dtype(array, self.dtype, self.dtype or weight.dtype, of="MultiheadAttention")
+        found = jnp.einsum("bte,fe->btf", array, weight.astype(array.dtype), precision=self.precision)
+        if self.bias:
+            found += jnp.split(self.in_proj_bias[...], 3)[row].astype(array.dtype)
+        return jnp.swapaxes(found.reshape(*found.shape[:2], self.num_heads, -1), 1, 2)
 
-    def _split(self, a: Array) -> Array:
-        """Split features among the heads: [B, T, E] to [B, heads, T, E / heads]."""
-        return jnp.swapaxes(a.reshape(*a.shape[:2], self.num_heads, -1), 1, 2)
+    def attend(
+        self,
+        q: Float[Array, "B heads L K"],
+        k: Float[Array, "B heads S K"],
+        v: Float[Array, "B heads S K"],
+        hidden: Array | None,
+        *,
+        empty: float = 0.0,
+        dropout_mask: Bool[Array, "B heads L S"] | None = None,
+    ) -> tuple[Float[Array, "B L E"], Float[Array, "B heads L S"]]:
+        """Return the output and the weights for what `heads` returned; `hidden` and `empty` as for `weigh`."""
+        scores = jnp.einsum("bhle,bhse->bhls", q / math.sqrt(q.shape[-1]), k, precision=self.precision)
+        weights = self.dropout(weigh(scores, hidden, empty=empty), dropout_mask)
+        mixed = jnp.einsum("bhls,bhse->blhe", weights, v, precision=self.precision)
+        return self.out_proj(mixed.reshape(*mixed.shape[:2], -1)), weights
 
     def _hidden(self, sizes: tuple[int, int, int], padding: Any, look: Any, batched: bool) -> Array | None:
         """Return both masks as one, of a shape that broadcasts to [B, heads, L, S]."""
@@ -234,6 +243,27 @@ class MultiheadAttention(nnx.Module):
             )
         if key.shape[1] == 0:
             raise ValueError("There are no keys, of which a mean could be taken: S is 0.")
+
+
+def _check_hint(mask: Any) -> None:
+    """Raise where the hint that a mask is the causal one lacks the mask, or is known to be wrong."""
+    if mask is None:
+        raise RuntimeError(
+            "Need attn_mask if specifying the is_causal hint. You may use the Transformer module method "
+            "`generate_square_subsequent_mask` to create this mask. In JAX: "
+            "jnp.triu(jnp.ones((L, S), bool), 1)."
+        )
+    if is_traced(mask):
+        return
+    mask = _check_mask("attn_mask", mask)
+    hidden = mask if mask.dtype == bool else jnp.isneginf(mask)
+    if not jnp.array_equal(
+        hidden, jnp.broadcast_to(jnp.triu(jnp.ones(hidden.shape[-2:], bool), 1), hidden.shape)
+    ):
+        raise ValueError(
+            "is_causal=True says that attn_mask is the causal mask, but it is another. Leave the hint out: the "
+            "mask alone decides."
+        )
 
 
 def _check_mask(name: str, mask: Any) -> Array:

@@ -161,6 +161,11 @@ WRONG = [
     ({"attn_mask": np.zeros((L, S), np.int32)}, TypeError, "only bool and floating types of attn_mask"),
     ({"key_padding_mask": np.zeros((B + 1, S), bool)}, ValueError, "key_padding_mask should be of shape"),
     ({"is_causal": True}, RuntimeError, "Need attn_mask if specifying the is_causal hint"),
+    (
+        {"is_causal": True, "attn_mask": np.zeros((L, S), bool)},
+        ValueError,
+        "is the causal mask, but it is another",
+    ),
 ]
 
 
@@ -169,6 +174,23 @@ def test_a_mask_that_does_not_fit_is_refused(options, error, message):
     made = jaxrnn.MultiheadAttention(E, HEADS, batch_first=True, rngs=nnx.Rngs(0))
     with pytest.raises(error, match=message):
         made(*(jnp.asarray(a, jnp.float32) for a in inputs({})), **options)
+
+
+def test_the_causal_mask_may_come_with_torchs_hint():
+    made = jaxrnn.MultiheadAttention(E, HEADS, batch_first=True, rngs=nnx.Rngs(0))
+    arrays = [jnp.asarray(a, jnp.float32) for a in inputs({})]
+    mask = np.triu(np.ones((L, S), bool), 1)
+    with_hint, _ = made(*arrays, attn_mask=mask, is_causal=True)
+    np.testing.assert_array_equal(with_hint, made(*arrays, attn_mask=mask)[0])
+    floating = jnp.where(mask, -jnp.inf, 0.0)
+    np.testing.assert_array_equal(with_hint, made(*arrays, attn_mask=floating, is_causal=True)[0])
+
+
+def test_a_floating_mask_does_not_widen_half_precision():
+    made = jaxrnn.MultiheadAttention(E, HEADS, batch_first=True, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
+    arrays = [jnp.asarray(a, jnp.bfloat16) for a in inputs({})]
+    output, weights = made(*arrays, attn_mask=jnp.zeros((L, S), jnp.float32))
+    assert output.dtype == weights.dtype == jnp.bfloat16
 
 
 def test_inputs_that_do_not_fit_are_refused():
