@@ -12,13 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn import checks
 from jaxrnn.dropout import Dropout
-from jaxrnn.init import torch_uniform
+from jaxrnn.init import TorchDraws, torch_uniform
 from jaxrnn.lengths import is_traced
+from jaxrnn.torch_names import Parameter
 
 
 def weigh(scores: Float[Array, "... S"], hidden: Array | None, *, empty: float) -> Float[Array, "... S"]:
@@ -103,6 +105,16 @@ class MultiheadAttention(nnx.Module):
             kernel_init=lambda key, shape, dtype, *_: torch_uniform(key, shape, bound, dtype),
         )
         self.dropout = Dropout(dropout, rngs=rngs)
+
+    def drawn_like_torch(self, draws: TorchDraws, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Return what torch draws: `out_proj` when it is built, then the other weights; biases are zero."""
+        values = draws.in_turn([each for each in members if each.owner is self.out_proj], inside=self)
+        for each in members:
+            if len(each.shape) == 1:
+                values[each.name] = np.zeros(each.shape)
+            elif each.owner is self:
+                values[each.name] = draws.xavier_uniform(each)
+        return values
 
     @property
     def _packed(self) -> bool:

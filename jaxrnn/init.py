@@ -7,7 +7,7 @@ its generator on the CPU is the Mersenne Twister that NumPy has too, and its ari
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,9 @@ def like_torch(module: Module, seed: int) -> Module:
     multiply and an add, as its builds for AVX2 and later do.
 
     Raises NotImplementedError for parts whose numbers cannot be reproduced, such as `nnx.Embed`.
+
+    A module whose twin does not simply build part after part says what is drawn in a method of its own,
+    ``drawn_like_torch(draws, members)``, which returns the values of its parameters and of its parts' by name.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(
@@ -62,27 +65,43 @@ def like_torch(module: Module, seed: int) -> Module:
         )
     found = parameters(module)
     _check_order(module, found)
-    generator = _Generator(seed)
-    drawn: dict[int, np.ndarray] = {}  # by variable: a shared module is drawn once, under its first name
-    for _, group in itertools.groupby(found, key=lambda parameter: id(parameter.owner)):
-        members = list(group)
-        new = [parameter for parameter in members if id(parameter.variable) not in drawn]
-        if new and len(new) < len(members):
-            raise _unknown(new[0], "shares a tied parameter, and torch throws one of its two draws away")
-        if new:
-            values = _rule(new)(generator, new)
-            drawn.update(
-                (id(parameter.variable), value) for parameter, value in zip(new, values, strict=True)
-            )
-    load_state_dict(module, {parameter.name: drawn[id(parameter.variable)] for parameter in found})
+    load_state_dict(module, TorchDraws(seed).in_turn(found))
     return module
 
 
-class _Generator:
-    """The random stream of `torch.manual_seed` on a CPU: MT19937, seeded with the low 32 bits of the seed."""
+class TorchDraws:
+    """The random stream of `torch.manual_seed` on a CPU, and what torch's modules draw from it.
+
+    It is MT19937, seeded with the low 32 bits of the seed.
+    """
 
     def __init__(self, seed: int):
         self._engine = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._drawn: dict[int, np.ndarray] = {}  # by variable: a shared module is drawn under its first name
+
+    def in_turn(self, members: list[Parameter], inside: Any = None) -> dict[str, np.ndarray]:
+        """Return the values of parameters whose modules are built one after the other.
+
+        `inside` is the module that asks; what it would say of its own parts is not asked again.
+        """
+        values: dict[str, np.ndarray] = {}
+        for _, group in itertools.groupby(members, key=lambda parameter: id(_speaker(parameter, inside))):
+            values |= self._of_group(list(group), inside)
+        return values
+
+    def _of_group(self, members: list[Parameter], inside: Any) -> dict[str, np.ndarray]:
+        new = [parameter for parameter in members if id(parameter.variable) not in self._drawn]
+        if new and len(new) < len(members):
+            raise _unknown(new[0], "shares a tied parameter, and torch throws one of its two draws away")
+        if new:
+            speaker = _speaker(new[0], inside)
+            if hasattr(speaker, "drawn_like_torch"):
+                values = speaker.drawn_like_torch(self, new)
+            else:
+                drawn = _rule(new)(self, new)
+                values = {parameter.name: value for parameter, value in zip(new, drawn, strict=True)}
+            self._drawn |= {id(parameter.variable): values[parameter.name] for parameter in new}
+        return {parameter.name: self._drawn[id(parameter.variable)] for parameter in members}
 
     def uniform(self, parameter: Parameter, bound: float) -> np.ndarray:
         """Draw ``u * (bound - -bound) + -bound`` with one rounding, ``u`` of 24 (float32) or 53 bits."""
@@ -91,6 +110,10 @@ class _Generator:
         if parameter.dtype not in draw:
             raise _unknown(parameter, f"is {parameter.dtype}; initialise it in float32 and convert it")
         return draw[parameter.dtype](count, bound).reshape(parameter.shape)
+
+    def xavier_uniform(self, parameter: Parameter) -> np.ndarray:
+        """Draw a matrix as `torch.nn.init.xavier_uniform_` does, from ``sqrt(6 / (rows + columns))``."""
+        return self.uniform(parameter, math.sqrt(3.0) * math.sqrt(2.0 / float(sum(parameter.shape))))
 
     def _words(self, count: int) -> np.ndarray:
         return self._engine.randint(0, 2**32, count, dtype=np.uint32)
@@ -108,15 +131,24 @@ class _Generator:
         return np.array([(2 * k - 2**53) * top / (bottom << 53) for k in u.tolist()], np.float64)
 
 
-_Rule = Callable[[_Generator, list[Parameter]], list[np.ndarray]]
+def _speaker(parameter: Parameter, inside: Any) -> Any:
+    """Return the outermost module inside the given one that says what its parts draw, or the owner."""
+    nested = (
+        itertools.dropwhile(lambda node: node is not inside, parameter.path) if inside else parameter.path
+    )
+    speakers = (node for node in nested if node is not inside and hasattr(node, "drawn_like_torch"))
+    return next(speakers, parameter.owner)
 
 
-def _draw_recurrent(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+_Rule = Callable[[TorchDraws, list[Parameter]], list[np.ndarray]]
+
+
+def _draw_recurrent(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
     bound = recurrent_bound(members[0].owner.hidden_size)
-    return [generator.uniform(parameter, bound) for parameter in members]
+    return [draws.uniform(parameter, bound) for parameter in members]
 
 
-def _draw_linear(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+def _draw_linear(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
     """Draw the weight by Kaiming's rule with ``a = sqrt(5)`` and the bias from ``1 / sqrt(fan_in)``.
 
     The bounds are equal but for rounding, so each is computed as in torch (`nn.Linear.reset_parameters`).
@@ -124,10 +156,10 @@ def _draw_linear(generator: _Generator, members: list[Parameter]) -> list[np.nda
     fan_in = members[0].shape[-1]
     gain = math.sqrt(2.0 / (1 + math.sqrt(5) ** 2))
     bounds = [math.sqrt(3.0) * (gain / math.sqrt(fan_in)), 1 / math.sqrt(fan_in)] if fan_in else [0.0, 0.0]
-    return [generator.uniform(parameter, bound) for parameter, bound in zip(members, bounds, strict=False)]
+    return [draws.uniform(parameter, bound) for parameter, bound in zip(members, bounds, strict=False)]
 
 
-def _set_norm(generator: _Generator, members: list[Parameter]) -> list[np.ndarray]:
+def _set_norm(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
     """Return a scale of ones and a bias of zeros; torch draws nothing for them."""
     return [np.full(parameter.shape, float(parameter.name.endswith("weight"))) for parameter in members]
 

@@ -36,9 +36,14 @@ class Parameter:
     """A parameter in a module tree; its name, shape and values are as in torch."""
 
     name: str
-    owner: Any  # the module that holds it
+    path: tuple[Any, ...]  # modules, from the outermost to the one that holds it
     variable: nnx.Param
     transposed: bool  # its last two axes are swapped in the module
+
+    @property
+    def owner(self) -> Any:
+        """The module that holds it."""
+        return self.path[-1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,9 +90,9 @@ def parameters(module: nnx.Pytree) -> list[Parameter]:
     return found
 
 
-def _walk(node: Any, prefix: str, ancestors: tuple[int, ...]) -> Iterator[Parameter]:
+def _walk(node: Any, prefix: str, ancestors: tuple[Any, ...]) -> Iterator[Parameter]:
     where = prefix.removesuffix(".") or type(node).__name__
-    if id(node) in ancestors:
+    if any(node is ancestor for ancestor in ancestors):
         raise ValueError(f"{where} contains itself, so its parameters have no end of names. Break the cycle.")
     row = translation(type(node))
     if row is None:
@@ -98,14 +103,15 @@ def _walk(node: Any, prefix: str, ancestors: tuple[int, ...]) -> Iterator[Parame
                 "modules whose nnx.Param attributes have torch's names; convert this part by hand."
             )
         return
+    path = (*ancestors, node)
     children = dict(_children(node))
     own = [name for name, child in children.items() if isinstance(child, nnx.Param)]
     for attribute in _registration_order(own, row):
         renamed = row.get(attribute, Renamed(attribute))
-        yield Parameter(prefix + renamed.name, node, children[attribute], renamed.transposed)
+        yield Parameter(prefix + renamed.name, path, children[attribute], renamed.transposed)
     for name, child in children.items():
         if isinstance(child, nnx.Pytree | list | tuple | dict):
-            yield from _walk(child, f"{prefix}{name}.", (*ancestors, id(node)))
+            yield from _walk(child, f"{prefix}{name}.", path)
 
 
 def translation(kind: type) -> Mapping[str, Renamed] | None:

@@ -60,6 +60,16 @@ def test_recurrent_layers_get_torchs_bits(torch, name, sizes, options):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 5, "vdim": 7}], ids=str)
+def test_attention_gets_torchs_bits(torch, options):
+    module = jaxrnn.MultiheadAttention(6, 2, **options, rngs=rngs())
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        twin = torch.nn.MultiheadAttention(6, 2, **options)
+        assert_bits(init.like_torch(module, seed), twin)
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("features", [(1, 1), (7, 3), (64, 33)])
 def test_linear_gets_torchs_bits(torch, features, bias):
