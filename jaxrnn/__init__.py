@@ -30,6 +30,13 @@ from jaxrnn.layers import (
     PeepholeLSTMCell,
     RNNCell,
 )
+from jaxrnn.models import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from jaxrnn.plan import plan
 from jaxrnn.sequence import PackedSequence
 from jaxrnn.streaming import stream
@@ -47,6 +54,11 @@ __all__ = [
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TruncationBias",
     "bucketing",
     "cells",

@@ -20,7 +20,7 @@ Init = TypeVar("Init", bound=Callable[..., None])
 def torch_keywords(init: Init) -> Init:
     """Make an unknown keyword of a constructor raise what torch raises, with the keywords that exist."""
     known = [name for name in inspect.signature(init).parameters if name != "self"]
-    of_sequences = "num_layers" in known
+    of_sequences = {"hidden_size", "num_layers"} <= {*known}
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -70,8 +70,8 @@ def check_flags(**flags: Any) -> None:
         if not isinstance(value, bool):
             raise TypeError(
                 f"{name} should be of type bool, got: {type(value).__name__}. "
-                f"Check the order of the arguments: positionally, RNN has nonlinearity where LSTM and GRU "
-                "have bias."
+                "Check the order of the arguments: positionally, RNN has nonlinearity where LSTM and GRU have "
+                "bias, and Transformer has custom_encoder and custom_decoder before layer_norm_eps."
             )
 
 

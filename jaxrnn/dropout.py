@@ -1,4 +1,7 @@
-"""Dropout whose mask may be given, so that training can be compared between frameworks."""
+"""Dropouts whose masks may be given, so that training can be compared between frameworks."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn import checks
+from jaxrnn.torch_names import quoted
 
 
 class Dropout(nnx.Module):
@@ -47,3 +51,38 @@ def drop(x: Float[Array, "*S"], mask: Bool[Array, "*S"], p: float) -> Float[Arra
     """Return ``x / (1 - p)`` where `mask` is True, else zero; all zeros for p = 1."""
     scale = 1 / (1 - p) if p < 1 else 0.0
     return jnp.where(mask, x * jnp.asarray(scale, x.dtype), 0)
+
+
+def dropping(module: nnx.Module) -> list[str]:
+    """Return the paths of the dropouts inside a module that drop, as "encoder.layers.0.dropout1"."""
+    modules = nnx.iter_modules(module)
+    return [".".join(map(str, path)) for path, part in modules if isinstance(part, Dropout) and part.drops]
+
+
+def check_masks(module: nnx.Module, masks: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return masks for the dropouts inside a module, by the paths of these; `None` becomes an empty mapping.
+
+    Either no mask is given or one for every `Dropout` that drops.
+    """
+    if masks is None:
+        return {}
+    drops = dropping(module)
+    missing, unknown = sorted({*drops} - {*masks}), sorted({*masks} - {*drops})
+    if unknown and not drops:
+        raise ValueError(
+            f"dropout_masks were given ({quoted(unknown)}), but nothing is dropped: that needs dropout > 0 and "
+            "training mode (call train())."
+        )
+    if missing or unknown:
+        raise ValueError(
+            f"dropout_masks: missing are {quoted(missing) or 'none'}, unknown are {quoted(unknown) or 'none'}. "
+            f"Give a mask for each of {quoted(sorted(drops))}, or none at all."
+        )
+    return masks
+
+
+def masks_for(part: str, masks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword that hands a part its masks, by their names in there; no keyword if it has none."""
+    prefix = f"{part}."
+    found = {name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)}
+    return {"dropout_masks": found} if found else {}

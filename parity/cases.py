@@ -27,6 +27,7 @@ from parity.designed import (
     LayerCall,
 )
 from parity.designed_models import CLASSES, WORD_SIZE, WORDS, GaussianCall, SequencesCall, TextCall
+from parity.designed_transformers import WIDE, TransformerCall
 from parity.probe import Probe
 
 INSTALL = {"torch": "pip install 'jaxrnn[torch]'", "bokeh_sampledata": "pip install 'jaxrnn[examples]'"}
@@ -58,11 +59,11 @@ class Case:
 _SIZES = (FEATURES, HIDDEN)
 
 
-def _torch_layer(kind: str, options: dict[str, Any], sizes: tuple[int, int] = _SIZES) -> Any:
+def _torch_layer(kind: str, options: dict[str, Any], sizes: tuple[int, ...] = _SIZES) -> Any:
     return getattr(importlib.import_module("torch_ref"), kind)(*sizes, **options).train()
 
 
-def _jax_layer(kind: str, options: dict[str, Any], sizes: tuple[int, int] = _SIZES) -> Any:
+def _jax_layer(kind: str, options: dict[str, Any], sizes: tuple[int, ...] = _SIZES) -> Any:
     layer = getattr(importlib.import_module("jaxrnn"), kind)(*sizes, **options, rngs=_rngs())
     layer.train()
     return layer
@@ -129,6 +130,12 @@ def _model(
 ) -> Case:
     made = model, kind, sizes, options
     return Case(id, summary, partial(_torch_model, *made), partial(_jax_model, *made), probes)
+
+
+def _transformer(id: str, summary: str, call: TransformerCall, **options: Any) -> Case:
+    shared = {"batch_first": call.batch_first, "dropout": DROPOUT if call.masks else 0.0} | options
+    made = "Transformer", shared, (EMBEDDED, HEADS, *call.layers, WIDE)
+    return Case(id, summary, partial(_torch_layer, *made), partial(_jax_layer, *made), call.probes)
 
 
 def _forecaster(id: str, kind: str, states: int) -> Case:
@@ -277,6 +284,19 @@ CASES: tuple[Case, ...] = (
         (FEATURES, HIDDEN, 2, PREDICTED),
         GaussianCall().probes,
         dropout=DROPOUT,
+    ),
+    _transformer(
+        "transformer",
+        "training mode with injected masks, causal, padded and hidden keys",
+        TransformerCall((2, 1), masks=True),
+    ),
+    _transformer(
+        "transformer_pre_norm",
+        "norms first, gelu, a floating mask for every head, time major, no bias",
+        TransformerCall((1, 2), batch_first=False, padding=False),
+        norm_first=True,
+        activation="gelu",
+        bias=False,
     ),
     *(_forecaster(*model) for model in _MODELS),
     *(_stocks(*model) for model in _MODELS),

@@ -1,4 +1,7 @@
-"""The designed probes of recurrent layers, cells and forecasters; `parity.probe` says why they are as they are."""
+"""The designed probes of layers, cells and forecasters; `parity.probe` says why they are as they are.
+
+Those of Transformers are in `parity.designed_transformers`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class LayerCall:
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
-        x = _normal(rng, (BATCH, STEPS, FEATURES))
+        x = normal(rng, (BATCH, STEPS, FEATURES))
         kwargs: dict[str, Any] = {}
         zeros: dict[str, Any] = {}
         if self.ragged:
@@ -87,7 +90,7 @@ class LayerCall:
             return None
         sizes = (self.projected or HIDDEN, HIDDEN)[: self.states]
         rows = (BATCH,) if self.batched else ()
-        states = tuple(_normal(rng, (self.layers * self.directions, *rows, size), 0.5) for size in sizes)
+        states = tuple(normal(rng, (self.layers * self.directions, *rows, size), 0.5) for size in sizes)
         return states if self.states == 2 else states[0]
 
     def _layout(self, batch_major: Array) -> Array:
@@ -106,11 +109,11 @@ class CellCall:
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
-        states = tuple(_normal(rng, (BATCH, HIDDEN), 0.5) for _ in range(self.states))
+        states = tuple(normal(rng, (BATCH, HIDDEN), 0.5) for _ in range(self.states))
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
-            args=(_normal(rng, (BATCH, FEATURES)), states if self.states == 2 else states[0]),
+            args=(normal(rng, (BATCH, FEATURES)), states if self.states == 2 else states[0]),
             weight_scale=scale,
             arg_names=("input", "hx"),
             outputs=("h_1", "c_1")[: self.states],
@@ -138,7 +141,7 @@ class AttentionCall:
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
         sizes = (STEPS, EMBEDDED), (KEYS, self.kdim), (KEYS, self.vdim)
-        arrays = [_normal(rng, (BATCH, *size)) for size in sizes]
+        arrays = [normal(rng, (BATCH, *size)) for size in sizes]
         kwargs: dict[str, Any] = {}
         if self.padding:
             kept = rng.permutation(np.array([KEYS, 1, 4, 3, 4]))
@@ -147,7 +150,7 @@ class AttentionCall:
             hidden[:, 0] = False  # the one key that every row has
             kwargs["attn_mask"] = hidden
         else:
-            kwargs["attn_mask"] = _normal(rng, (BATCH * HEADS, STEPS, KEYS))
+            kwargs["attn_mask"] = normal(rng, (BATCH * HEADS, STEPS, KEYS))
         if self.masks:
             kwargs["dropout_mask"] = rng.random((BATCH, HEADS, STEPS, KEYS)) >= DROPOUT
         return Probe(
@@ -179,7 +182,7 @@ class ForecasterCall:
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
-        x = stock_windows() if self.stocks else _normal(rng, (BATCH, STEPS, FEATURES))
+        x = stock_windows() if self.stocks else normal(rng, (BATCH, STEPS, FEATURES))
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
@@ -207,5 +210,6 @@ def stock_windows() -> Array:
     return np.concatenate(windows)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+def normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+    """Draw normal numbers of this standard deviation, in float32."""
     return (scale * rng.standard_normal(shape)).astype(np.float32)

@@ -3,6 +3,13 @@
 from torch_ref.attention import MultiheadAttention
 from torch_ref.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
 from torch_ref.layers import GRU, LSTM, RNN, MinGRU, MinLSTM, PeepholeLSTM
+from torch_ref.models import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "GRU",
@@ -16,4 +23,9 @@ __all__ = [
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
 ]

@@ -4,6 +4,8 @@ from jaxrnn.models.classifier import Classifier, TextClassifier
 from jaxrnn.models.forecaster import Forecaster, Gaussian, GaussianForecaster
 from jaxrnn.models.language_model import LanguageModel
 from jaxrnn.models.tagger import Tagger
+from jaxrnn.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
+from jaxrnn.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 
 __all__ = [
     "Classifier",
@@ -13,4 +15,9 @@ __all__ = [
     "LanguageModel",
     "Tagger",
     "TextClassifier",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
 ]

@@ -4,6 +4,8 @@ from torch_ref.models.classifier import Classifier, TextClassifier
 from torch_ref.models.forecaster import Forecaster, GaussianForecaster
 from torch_ref.models.language_model import LanguageModel
 from torch_ref.models.tagger import Tagger
+from torch_ref.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
+from torch_ref.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 
 __all__ = [
     "Classifier",
@@ -12,4 +14,9 @@ __all__ = [
     "LanguageModel",
     "Tagger",
     "TextClassifier",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
 ]
