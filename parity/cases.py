@@ -27,7 +27,13 @@ from parity.designed import (
     LayerCall,
 )
 from parity.designed_models import CLASSES, WORD_SIZE, WORDS, GaussianCall, SequencesCall, TextCall
-from parity.designed_transformers import WIDE, TransformerCall
+from parity.designed_transformers import (
+    SOURCE_TOKENS,
+    TARGET_TOKENS,
+    WIDE,
+    TransformerCall,
+    TranslatorCall,
+)
 from parity.probe import Probe
 
 INSTALL = {"torch": "pip install 'jaxrnn[torch]'", "bokeh_sampledata": "pip install 'jaxrnn[examples]'"}
@@ -69,15 +75,17 @@ def _jax_layer(kind: str, options: dict[str, Any], sizes: tuple[int, ...] = _SIZ
     return layer
 
 
-def _torch_model(model: str, kind: str, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
-    layer = getattr(importlib.import_module("torch_ref"), kind)
-    made = getattr(importlib.import_module("torch_ref.models"), model)(layer, *sizes, **options)
+def _torch_model(model: str, kind: str | None, sizes: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Make a model of `torch_ref.models`, on a layer of `torch_ref` if it takes one."""
+    layer = [] if kind is None else [getattr(importlib.import_module("torch_ref"), kind)]
+    made = getattr(importlib.import_module("torch_ref.models"), model)(*layer, *sizes, **options)
     return made.train()
 
 
-def _jax_model(model: str, kind: str, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
-    layer = getattr(importlib.import_module("jaxrnn"), kind)
-    made = getattr(importlib.import_module("jaxrnn.models"), model)(layer, *sizes, **options, rngs=_rngs())
+def _jax_model(model: str, kind: str | None, sizes: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Make a model of `jaxrnn.models`, on a layer of `jaxrnn` if it takes one."""
+    layer = [] if kind is None else [getattr(importlib.import_module("jaxrnn"), kind)]
+    made = getattr(importlib.import_module("jaxrnn.models"), model)(*layer, *sizes, **options, rngs=_rngs())
     made.train()
     return made
 
@@ -122,7 +130,7 @@ def _attention(id: str, summary: str, call: AttentionCall, **options: Any) -> Ca
 def _model(
     id: str,
     model: str,
-    kind: str,
+    kind: str | None,
     summary: str,
     sizes: tuple[int, ...],
     probes: Callable[[str, int], list[Probe]],
@@ -136,6 +144,14 @@ def _transformer(id: str, summary: str, call: TransformerCall, **options: Any) -
     shared = {"batch_first": call.batch_first, "dropout": DROPOUT if call.masks else 0.0} | options
     made = "Transformer", shared, (EMBEDDED, HEADS, *call.layers, WIDE)
     return Case(id, summary, partial(_torch_layer, *made), partial(_jax_layer, *made), call.probes)
+
+
+def _translator(id: str, summary: str, call: TranslatorCall, **options: Any) -> Case:
+    encoders, decoders = call.layers
+    shared = {"d_model": EMBEDDED, "nhead": HEADS, "dim_feedforward": WIDE, "dropout": DROPOUT}
+    shared |= {"num_encoder_layers": encoders, "num_decoder_layers": decoders} | options
+    made = "TransformerTranslator", None, (SOURCE_TOKENS, TARGET_TOKENS), shared
+    return Case(id, summary, partial(_torch_model, *made), partial(_jax_model, *made), call.probes)
 
 
 def _forecaster(id: str, kind: str, states: int) -> Case:
@@ -297,6 +313,11 @@ CASES: tuple[Case, ...] = (
         norm_first=True,
         activation="gelu",
         bias=False,
+    ),
+    _translator(
+        "transformer_translator",
+        "tokens to logits, training mode with injected masks, ragged sources",
+        TranslatorCall((1, 1)),
     ),
     *(_forecaster(*model) for model in _MODELS),
     *(_stocks(*model) for model in _MODELS),

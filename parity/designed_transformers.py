@@ -13,6 +13,7 @@ from parity.gates import Array
 from parity.probe import SCALES, Probe
 
 WIDE = 10  # features between the two linear maps of a layer
+SOURCE_TOKENS, TARGET_TOKENS = 11, 13
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,37 @@ class TransformerCall:
 
     def _layout(self, batch_major: Array) -> Array:
         return batch_major if self.batch_first else np.swapaxes(batch_major, 0, 1)
+
+
+@dataclass(frozen=True)
+class TranslatorCall:
+    """Sources of unequal lengths, with tokens behind them that do not exist, targets, and dropout's masks."""
+
+    layers: tuple[int, int]
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale; the smallest has an empty source."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        behind = padding(rng, KEYS, empty=scale < 1)
+        source = np.where(behind, 100 * SOURCE_TOKENS, rng.integers(0, SOURCE_TOKENS, behind.shape))
+        masks = {
+            "source_dropout": kept(rng, (BATCH, KEYS, EMBEDDED)),
+            "target_dropout": kept(rng, (BATCH, STEPS, EMBEDDED)),
+        }
+        masks |= {f"transformer.{name}": kept(rng, shape) for name, shape in dropouts(*self.layers)}
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(source, rng.integers(0, TARGET_TOKENS, (BATCH, STEPS))),
+            kwargs={"lengths": KEYS - behind.sum(1), "dropout_masks": masks},
+            weight_scale=scale,
+            arg_names=("source", "target"),
+            outputs=("logits",),
+            batch_axes={"logits": 0},
+        )
 
 
 def causal(steps: int) -> Array:

@@ -6,6 +6,7 @@ from jaxrnn.models.language_model import LanguageModel
 from jaxrnn.models.tagger import Tagger
 from jaxrnn.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
 from jaxrnn.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
+from jaxrnn.models.translator import TransformerTranslator, sinusoidal_positions
 
 __all__ = [
     "Classifier",
@@ -20,4 +21,6 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "TransformerTranslator",
+    "sinusoidal_positions",
 ]

@@ -6,6 +6,7 @@ from torch_ref.models.language_model import LanguageModel
 from torch_ref.models.tagger import Tagger
 from torch_ref.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
 from torch_ref.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
+from torch_ref.models.translator import TransformerTranslator, sinusoidal_positions
 
 __all__ = [
     "Classifier",
@@ -19,4 +20,6 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "TransformerTranslator",
+    "sinusoidal_positions",
 ]
