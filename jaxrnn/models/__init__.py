@@ -7,9 +7,11 @@ from jaxrnn.models.tagger import Tagger
 from jaxrnn.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
 from jaxrnn.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 from jaxrnn.models.translator import TransformerTranslator, sinusoidal_positions
+from jaxrnn.models.decoding import Decoded, beam_search, beam_search_from, greedy, greedy_from, sample, sample_from
 
 __all__ = [
     "Classifier",
+    "Decoded",
     "Forecaster",
     "Gaussian",
     "GaussianForecaster",
@@ -22,5 +24,11 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "TransformerTranslator",
+    "beam_search",
+    "beam_search_from",
+    "greedy",
+    "greedy_from",
+    "sample",
+    "sample_from",
     "sinusoidal_positions",
 ]

@@ -7,9 +7,11 @@ from torch_ref.models.tagger import Tagger
 from torch_ref.models.transformer import Transformer, TransformerDecoder, TransformerEncoder
 from torch_ref.models.transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer
 from torch_ref.models.translator import TransformerTranslator, sinusoidal_positions
+from torch_ref.models.decoding import Decoded, beam_search, greedy, sample
 
 __all__ = [
     "Classifier",
+    "Decoded",
     "Forecaster",
     "GaussianForecaster",
     "LanguageModel",
@@ -21,5 +23,8 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "TransformerTranslator",
+    "beam_search",
+    "greedy",
+    "sample",
     "sinusoidal_positions",
 ]
