@@ -39,12 +39,16 @@ from jaxrnn.models import (
 )
 from jaxrnn.plan import plan
 from jaxrnn.sequence import PackedSequence
+from jaxrnn.single_head_attention import AdditiveAttention, BilinearAttention, DotAttention
 from jaxrnn.streaming import stream
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
+    "BilinearAttention",
+    "DotAttention",
     "GRUCell",
     "LSTMCell",
     "MinGRU",

@@ -43,6 +43,46 @@ def recurrent_bound(hidden_size: int) -> float:
     return 1.0 / math.sqrt(hidden_size) if hidden_size > 0 else 0.0
 
 
+def torch_linear(
+    input_size: int,
+    output_size: int,
+    *,
+    use_bias: bool = True,
+    rngs: nnx.Rngs,
+    param_dtype: jax.typing.DTypeLike = jnp.float32,
+    precision: jax.lax.PrecisionLike = None,
+) -> nnx.Linear:
+    """Return a linear map, drawn from the distribution of `torch.nn.Linear`: U(-k, k), ``k = 1 / sqrt(inputs)``."""
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any, *_: Any) -> jax.Array:
+        return torch_uniform(key, shape, 1 / math.sqrt(input_size), dtype)
+
+    return nnx.Linear(
+        input_size,
+        output_size,
+        use_bias=use_bias,
+        kernel_init=draw,
+        bias_init=draw,
+        rngs=rngs,
+        param_dtype=param_dtype,
+        precision=precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
+    )
+
+
+def torch_embedding(
+    vocabulary_size: int,
+    embedding_size: int,
+    *,
+    rngs: nnx.Rngs,
+    param_dtype: jax.typing.DTypeLike = jnp.float32,
+) -> nnx.Embed:
+    """Return an embedding, drawn from the distribution of `torch.nn.Embedding`: normal numbers."""
+    normal = jax.nn.initializers.normal(1.0)
+    return nnx.Embed(
+        vocabulary_size, embedding_size, embedding_init=normal, rngs=rngs, param_dtype=param_dtype
+    )
+
+
 def like_torch(module: Module, seed: int) -> Module:
     """Give a module, in place, the very bits its twin in torch has, and return it::
 

@@ -21,10 +21,13 @@ from parity.designed import (
     HIDDEN,
     PREDICTED,
     PROJECTED,
+    SOURCE_WORDS,
+    TARGET_WORDS,
     AttentionCall,
     CellCall,
     ForecasterCall,
     LayerCall,
+    Seq2SeqCall,
 )
 from parity.designed_models import CLASSES, WORD_SIZE, WORDS, GaussianCall, SequencesCall, TextCall
 from parity.designed_transformers import (
@@ -94,6 +97,22 @@ def _torch_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
     """Make a forecaster on torch's own layer, where it has one."""
     layers = importlib.import_module("torch_ref" if kind == "PeepholeLSTM" else "torch.nn")
     return importlib.import_module("torch_ref.models").Forecaster(getattr(layers, kind), *sizes)
+
+
+def _torch_seq2seq(kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+    home = importlib.import_module("torch_ref")
+    options = options | {"attention": attention and getattr(home, attention)}
+    model = importlib.import_module("torch_ref.models.seq2seq").Seq2Seq
+    return model(getattr(home, kind), *sizes, **options).train()
+
+
+def _jax_seq2seq(kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+    home = importlib.import_module("jaxrnn")
+    options = options | {"attention": attention and getattr(home, attention)}
+    model = importlib.import_module("jaxrnn.models.seq2seq").Seq2Seq
+    made = model(getattr(home, kind), *sizes, **options, rngs=_rngs())
+    made.train()
+    return made
 
 
 def _rngs() -> Any:
@@ -174,6 +193,23 @@ def _stocks(id: str, kind: str, states: int) -> Case:
         partial(_jax_model, "Forecaster", kind, sizes, {}),
         ForecasterCall(states, stocks=True).probes,
         requires=("torch", "bokeh_sampledata"),
+    )
+
+
+def _seq2seq(
+    id: str,
+    kind: str,
+    attention: str | None,
+    summary: str,
+    call: Seq2SeqCall,
+    layers: int = 1,
+    **options: Any,
+) -> Case:
+    if call.masks:
+        options["dropout"] = DROPOUT
+    made = kind, attention, (SOURCE_WORDS, TARGET_WORDS, FEATURES, HIDDEN, layers), options
+    return Case(
+        f"seq2seq_{id}", summary, partial(_torch_seq2seq, *made), partial(_jax_seq2seq, *made), call.probes
     )
 
 
@@ -320,5 +356,24 @@ CASES: tuple[Case, ...] = (
         TranslatorCall((1, 1)),
     ),
     *(_forecaster(*model) for model in _MODELS),
+    _seq2seq("gru", "GRU", None, "two layers, ragged, without attention", Seq2SeqCall(), layers=2),
+    _seq2seq(
+        "additive_lstm",
+        "LSTM",
+        "AdditiveAttention",
+        "bidirectional and ragged, training mode with injected masks",
+        Seq2SeqCall(masks=True),
+        bidirectional=True,
+    ),
+    _seq2seq("dot_gru", "GRU", "DotAttention", "two layers, ragged", Seq2SeqCall(), layers=2),
+    _seq2seq(
+        "bilinear_peephole",
+        "PeepholeLSTM",
+        "BilinearAttention",
+        "two layers, bidirectional, ragged",
+        Seq2SeqCall(),
+        layers=2,
+        bidirectional=True,
+    ),
     *(_stocks(*model) for model in _MODELS),
 )

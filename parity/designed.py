@@ -1,7 +1,4 @@
-"""The designed probes of layers, cells and forecasters; `parity.probe` says why they are as they are.
-
-Those of Transformers are in `parity.designed_transformers`.
-"""
+"""The designed probes of layers, cells, attention and models; `parity.probe` says why they are as they are."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from parity.probe import SCALES, Probe
 # Pairwise different, so that no two axes can be taken for one another.
 BATCH, STEPS, FEATURES, HIDDEN, PROJECTED, PREDICTED = 5, 9, 3, 7, 6, 4
 KEYS, HEADS, EMBEDDED = 8, 2, 12
+SOURCE_WORDS, TARGET_WORDS = 11, 13
 DROPOUT = 0.4
 TICKERS = ("AAPL", "GOOG", "IBM", "MSFT")
 LOOK_BACK, WINDOWS_EACH = 20, 7
@@ -162,6 +160,43 @@ class AttentionCall:
             arg_names=("query", "key", "value"),
             outputs=("output", "weights"),
             batch_axes={"output": 0 if self.batch_first else 1, "weights": 0},
+        )
+
+
+@dataclass(frozen=True)
+class Seq2SeqCall:
+    """Sources of unequal lengths, with other tokens in the padding, and the targets that are to be predicted.
+
+    The smallest scale has an empty source. masks: dropout masks of the embeddings are injected.
+    """
+
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        source, target = (
+            rng.integers(SOURCE_WORDS, size=(BATCH, KEYS)),
+            rng.integers(TARGET_WORDS, size=(BATCH, STEPS)),
+        )
+        lengths = rng.permutation(np.array([KEYS, 0 if scale < 1 else 1, 6, 4, 6], np.int32))
+        kwargs: dict[str, Any] = {"lengths": lengths}
+        if self.masks:
+            shapes = {"encoder.dropout": source.shape, "decoder.dropout": target.shape}
+            kept = {name: rng.random((*shape, FEATURES)) >= DROPOUT for name, shape in shapes.items()}
+            kwargs["dropout_masks"] = kept
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(source, target),
+            kwargs=kwargs,
+            weight_scale=scale,
+            arg_names=("source", "target"),
+            outputs=("logits",),
+            batch_axes={"logits": 0},
         )
 
 

@@ -10,11 +10,15 @@ from torch_ref.models import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from torch_ref.single_head_attention import AdditiveAttention, BilinearAttention, DotAttention
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
+    "BilinearAttention",
+    "DotAttention",
     "GRUCell",
     "LSTMCell",
     "MinGRU",
