@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxrnn.checkpoint import load_state_dict
 from jaxrnn.torch_names import Parameter, parameters, recurrent_position, translation
+from jaxrnn.torch_normal import BLOCK, fill_normal, pair
 
 Module = TypeVar("Module", bound=nnx.Pytree)
 
@@ -94,7 +95,7 @@ def like_torch(module: Module, seed: int) -> Module:
     attributes by name, which raises a ValueError here. float32 and float64 match bit for bit; torch fuses a
     multiply and an add, as its builds for AVX2 and later do.
 
-    Raises NotImplementedError for parts whose numbers cannot be reproduced, such as `nnx.Embed`.
+    Raises NotImplementedError for parts whose numbers in torch are not known.
 
     A module whose twin does not simply build part after part says what is drawn in a method of its own,
     ``drawn_like_torch(draws, members)``, which returns the values of its parameters and of its parts' by name.
@@ -118,6 +119,7 @@ class TorchDraws:
     def __init__(self, seed: int):
         self._engine = np.random.RandomState(seed & 0xFFFFFFFF)
         self._drawn: dict[int, np.ndarray] = {}  # by variable: a shared module is drawn under its first name
+        self._spare: float | None = None  # the second of a pair of normal numbers
 
     def in_turn(self, members: list[Parameter], inside: Any = None) -> dict[str, np.ndarray]:
         """Return the values of parameters whose modules are built one after the other.
@@ -146,10 +148,25 @@ class TorchDraws:
     def uniform(self, parameter: Parameter, bound: float) -> np.ndarray:
         """Draw ``u * (bound - -bound) + -bound`` with one rounding, ``u`` of 24 (float32) or 53 bits."""
         count = math.prod(parameter.shape)
-        draw = {np.dtype(np.float32): self._uniform32, np.dtype(np.float64): self._uniform64}
-        if parameter.dtype not in draw:
-            raise _unknown(parameter, f"is {parameter.dtype}; initialise it in float32 and convert it")
-        return draw[parameter.dtype](count, bound).reshape(parameter.shape)
+        draw = self._uniform32 if _is_float32(parameter) else self._uniform64
+        return draw(count, bound).reshape(parameter.shape)
+
+    def normal(self, parameter: Parameter) -> np.ndarray:
+        """Draw from N(0, 1)."""
+        count = math.prod(parameter.shape)
+        unit = self._unit32 if _is_float32(parameter) else self._unit64
+        values = (
+            fill_normal(unit, count, parameter.dtype)
+            if count >= BLOCK
+            else np.array([self._one_normal() for _ in range(count)], parameter.dtype)
+        )
+        return values.reshape(parameter.shape)
+
+    def _one_normal(self) -> float:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            spare, self._spare = pair(*self._unit64(2).tolist())
+        return spare
 
     def xavier_uniform(self, parameter: Parameter) -> np.ndarray:
         """Draw a matrix as `torch.nn.init.xavier_uniform_` does, from ``sqrt(6 / (rows + columns))``."""
@@ -158,14 +175,23 @@ class TorchDraws:
     def _words(self, count: int) -> np.ndarray:
         return self._engine.randint(0, 2**32, count, dtype=np.uint32)
 
+    def _unit32(self, count: int) -> np.ndarray:
+        return ((self._words(count) & 0xFFFFFF) * 2.0**-24).astype(np.float32)
+
+    def _unit64(self, count: int) -> np.ndarray:
+        return self._bits53(count) * 2.0**-53
+
+    def _bits53(self, count: int) -> np.ndarray:
+        high, low = self._words(2 * count).reshape(count, 2).astype(np.uint64).T
+        return ((high << np.uint64(32)) | low) & np.uint64(2**53 - 1)
+
     def _uniform32(self, count: int, bound: float) -> np.ndarray:
         low = np.float64(np.float32(-bound))
-        u = (self._words(count) & 0xFFFFFF) * 2.0**-24
+        u = self._unit32(count).astype(np.float64)
         return (u * (-2 * low) + low).astype(np.float32)  # 48 bits at most, so only this rounds
 
     def _uniform64(self, count: int, bound: float) -> np.ndarray:
-        high, low = self._words(2 * count).reshape(count, 2).astype(np.uint64).T
-        u = ((high << np.uint64(32)) | low) & np.uint64(2**53 - 1)
+        u = self._bits53(count)
         top, bottom = float(bound).as_integer_ratio()
         # Integers of any size: (2 u / 2^53 - 1) * top / bottom, rounded once by the division.
         return np.array([(2 * k - 2**53) * top / (bottom << 53) for k in u.tolist()], np.float64)
@@ -178,6 +204,13 @@ def _speaker(parameter: Parameter, inside: Any) -> Any:
     )
     speakers = (node for node in nested if node is not inside and hasattr(node, "drawn_like_torch"))
     return next(speakers, parameter.owner)
+
+
+def _is_float32(parameter: Parameter) -> bool:
+    """Return whether torch draws a parameter in float32, not in float64; it can be drawn in nothing else here."""
+    if parameter.dtype not in (np.float32, np.float64):
+        raise _unknown(parameter, f"is {parameter.dtype}; initialise it in float32 and convert it")
+    return parameter.dtype == np.float32
 
 
 _Rule = Callable[[TorchDraws, list[Parameter]], list[np.ndarray]]
@@ -199,12 +232,21 @@ def _draw_linear(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray
     return [draws.uniform(parameter, bound) for parameter, bound in zip(members, bounds, strict=False)]
 
 
+def _draw_embedding(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
+    return [draws.normal(parameter) for parameter in members]
+
+
 def _set_norm(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
     """Return a scale of ones and a bias of zeros; torch draws nothing for them."""
     return [np.full(parameter.shape, float(parameter.name.endswith("weight"))) for parameter in members]
 
 
-_RULES: dict[type, _Rule] = {nnx.Linear: _draw_linear, nnx.LayerNorm: _set_norm, nnx.RMSNorm: _set_norm}
+_RULES: dict[type, _Rule] = {
+    nnx.Linear: _draw_linear,
+    nnx.Embed: _draw_embedding,
+    nnx.LayerNorm: _set_norm,
+    nnx.RMSNorm: _set_norm,
+}
 
 
 def _rule(members: list[Parameter]) -> _Rule:

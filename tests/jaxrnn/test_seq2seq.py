@@ -9,7 +9,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn import models
-from tests.jaxrnn.common import draw, fill
+from tests.jaxrnn.common import draw, fill, mostly_slow
 
 B, S, T, E, H, SOURCE, TARGET = 3, 5, 4, 2, 6, 7, 8
 LENGTHS = np.array([5, 0, 3])
@@ -45,30 +45,32 @@ def batch():
     return jnp.asarray(tokens(1, SOURCE, B, S)), jnp.asarray(tokens(2, TARGET, B, T))
 
 
-def gradients(model, *arguments, cotangent_seed=9, **options):
+def numbers(model, *arguments):
+    """Logits, and the gradients of the parameters by torch's names."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
-    def run(params):
-        logits = nnx.merge(graph, params, rest)(*arguments, **options)
-        return (logits * draw(cotangent_seed, *logits.shape)).sum()
+    def run(params, arguments):
+        logits = nnx.merge(graph, params, rest)(*arguments)
+        return (logits * draw(9, *logits.shape)).sum(), logits
 
-    return jaxrnn.state_dict(nnx.merge(graph, jax.grad(run)(params), rest))
+    found, logits = jax.jit(jax.grad(run, has_aux=True))(params, arguments)
+    return logits, jaxrnn.state_dict(nnx.merge(graph, found, rest))
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(list(KINDS), fast=("additive",)))
 def test_steps_give_what_all_at_once_gives(kind):
     model, (source, target) = model_of(kind), batch()
-    state, logits = model.start(source, LENGTHS), []
+    state, logits, advance = model.start(source, LENGTHS), [], jax.jit(model.step)
     for t in range(T):
         assert {leaf.shape[0] for leaf in jax.tree.leaves(state)} == {B}  # so that rows can be chosen
-        step, state = model.step(target[:, t], state)
+        step, state = advance(target[:, t], state)
         logits.append(step)
     np.testing.assert_allclose(jnp.stack(logits, 1), model(source, target, LENGTHS), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(list(KINDS), fast=("additive",)))
 def test_rows_of_a_state_can_be_chosen(kind):
     model, (source, target) = model_of(kind), batch()
     order = jnp.asarray([2, 0, 0, 1])
@@ -79,21 +81,19 @@ def test_rows_of_a_state_can_be_chosen(kind):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_slow(list(KINDS), fast=("additive",)))
 def test_padding_changes_neither_a_result_nor_a_gradient(kind):
     model, (source, target) = model_of(kind), batch()
     changed = jnp.where(np.arange(S) < LENGTHS[:, None], source, (source + 1) % SOURCE)
-    found = [model(each, target, LENGTHS) for each in (source, changed)]
-    np.testing.assert_array_equal(*found)
-    alone = model(source[2:, :3], target[2:])
-    np.testing.assert_allclose(found[0][2:], alone, rtol=1e-10, atol=1e-13)
-    first, second = (gradients(model, each, target, LENGTHS) for each in (source, changed))
-    for name, gradient in first.items():
-        np.testing.assert_array_equal(gradient, second[name], err_msg=name)
+    (first, d_first), (second, d_second) = (numbers(model, x, target, LENGTHS) for x in (source, changed))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first[2:], model(source[2:, :3], target[2:]), rtol=1e-10, atol=1e-13)
+    for name, gradient in d_first.items():
+        np.testing.assert_array_equal(gradient, d_second[name], err_msg=name)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", ATTENTIVE)
+@pytest.mark.parametrize("kind", mostly_slow(ATTENTIVE, fast=("additive",)))
 def test_weights_of_attention_sum_to_one_or_where_nothing_can_be_seen_to_nothing(kind):
     model, (source, target) = model_of(kind), batch()
     weights = model.attention_weights(source, target, LENGTHS)
@@ -101,7 +101,7 @@ def test_weights_of_attention_sum_to_one_or_where_nothing_can_be_seen_to_nothing
     np.testing.assert_allclose(weights.sum(-1), np.where(LENGTHS > 0, 1, 0)[:, None].repeat(T, 1), rtol=1e-12)
     beyond = np.arange(S) >= LENGTHS[:, None]
     assert not np.asarray(weights)[np.broadcast_to(beyond[:, None], weights.shape)].any()
-    assert all(np.isfinite(g).all() for g in gradients(model, source, target, LENGTHS).values())
+    assert all(np.isfinite(g).all() for g in numbers(model, source, target, LENGTHS)[1].values())
 
 
 @pytest.mark.usefixtures("x64")
@@ -119,13 +119,12 @@ def test_one_row_one_step_and_one_word_are_nothing_special(
     twin = build(torch_ref, kind, source=vocabulary, target=vocabulary).double()
     twin.load_state_dict({name: torch.tensor(value) for name, value in jaxrnn.state_dict(model).items()})
     source, target = tokens(1, vocabulary, rows, source_steps), tokens(2, vocabulary, rows, target_steps)
-    ours = model(jnp.asarray(source), jnp.asarray(target))
+    ours, gradients = numbers(model, jnp.asarray(source), jnp.asarray(target))
     theirs = twin(torch.tensor(source), torch.tensor(target))
     np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-11, atol=1e-13)
     (theirs * torch.tensor(draw(9, *ours.shape))).sum().backward()
-    found = gradients(model, jnp.asarray(source), jnp.asarray(target))
     for name, parameter in twin.named_parameters():
-        np.testing.assert_allclose(found[name], parameter.grad, rtol=1e-10, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(gradients[name], parameter.grad, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.torch
@@ -259,3 +258,17 @@ def test_it_learns_to_reverse_and_a_beam_writes_what_was_learnt():
     source, target, lengths = drawn(1000, 50)
     found = models.beam_search(model, source, lengths, bos=bos, eos=eos, max_length=6, width=3)
     assert np.mean((found.tokens[:, 0] == target).all(-1)) > 0.95
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", KINDS)
+def test_like_torch_gives_the_bits_that_the_mirror_draws(torch, kind):
+    import torch_ref.models
+
+    model = jaxrnn.init.like_torch(build(jaxrnn, kind, source=30), 5)
+    torch.manual_seed(5)
+    theirs = build(torch_ref, kind, source=30).state_dict()
+    ours = jaxrnn.state_dict(model)
+    assert list(ours) == list(theirs)
+    for name, value in theirs.items():
+        assert ours[name].tobytes() == value.numpy().tobytes(), name
