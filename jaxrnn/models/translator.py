@@ -90,7 +90,7 @@ class TransformerTranslator(nnx.Module):
             **given,
         )
         self.fc = nnx.Linear(d_model, target_tokens, precision=precision, **given)  # type: ignore[arg-type]
-        self.max_length = max_length
+        self.max_length, self.dtype = max_length, dtype
 
     def __call__(
         self,
@@ -113,8 +113,8 @@ class TransformerTranslator(nnx.Module):
             raise ValueError(
                 f"source and target must have one batch size, but are of shapes {source.shape} and {target.shape}."
             )
-        x = self.source_dropout(_positioned(self.source_embedding, source), masks.get("source_dropout"))
-        y = self.target_dropout(_positioned(self.target_embedding, target), masks.get("target_dropout"))
+        x = self.source_dropout(self._positioned(self.source_embedding, source), masks.get("source_dropout"))
+        y = self.target_dropout(self._positioned(self.target_embedding, target), masks.get("target_dropout"))
         causal = jnp.triu(jnp.ones((target.shape[1], target.shape[1]), bool), 1)
         output = self.transformer(
             x,
@@ -149,9 +149,8 @@ class TransformerTranslator(nnx.Module):
         """
         self._check_calm()
         _check_tokens("tokens", tokens, self.target_embedding)
-        weights = self.target_embedding(tokens)
-        position = sinusoidal_positions(self.max_length, weights.shape[-1], weights.dtype)[state.position]
-        x = math.sqrt(weights.shape[-1]) * weights + position
+        x = self._embedded(self.target_embedding, tokens)
+        x += sinusoidal_positions(self.max_length, x.shape[-1], x.dtype)[state.position]
         decoder: Any = self.transformer.decoder
         output, caches = decoder.step(x[:, None], state.caches, state.position, state.source_padding)
         logits = jnp.where(state.position[:, None] < self.max_length, self.fc(output[:, 0]), jnp.nan)
@@ -168,8 +167,18 @@ class TransformerTranslator(nnx.Module):
         return source, padding
 
     def _encode(self, source: Int[Array, "B S"], padding: Bool[Array, "B S"]) -> Float[Array, "B S E"]:
-        x = self.source_dropout(_positioned(self.source_embedding, source))
+        x = self.source_dropout(self._positioned(self.source_embedding, source))
         return self.transformer.encoder(x, src_key_padding_mask=padding)
+
+    def _positioned(self, embedding: nnx.Embed, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
+        embedded = self._embedded(embedding, tokens)
+        return embedded + sinusoidal_positions(*embedded.shape[1:], embedded.dtype)
+
+    def _embedded(self, embedding: nnx.Embed, tokens: Int[Array, "..."]) -> Float[Array, "... E"]:
+        """Return ``sqrt(E) embedding[token]``, in the dtype that the weights have now; Flax keeps their first."""
+        weights = jnp.take(embedding.embedding[...], tokens, axis=0)
+        weights = weights if self.dtype is None else weights.astype(self.dtype)
+        return math.sqrt(weights.shape[-1]) * weights
 
     def _check_calm(self) -> None:
         if dropping(self):
@@ -177,12 +186,6 @@ class TransformerTranslator(nnx.Module):
                 "start and step translate, and dropout would make that random. Call eval() first, and train() to "
                 "go on training."
             )
-
-
-def _positioned(embedding: nnx.Embed, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
-    embedded = embedding(tokens)
-    length, features = embedded.shape[1:]
-    return math.sqrt(features) * embedded + sinusoidal_positions(length, features, embedded.dtype)
 
 
 def _check_tokens(name: str, tokens: Any, embedding: nnx.Embed) -> None:

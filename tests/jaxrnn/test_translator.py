@@ -80,6 +80,7 @@ def test_logits_and_gradients_are_those_of_the_mirror(torch, norm_first):
         np.testing.assert_allclose(found[name], parameter.grad.numpy(), **SAME, err_msg=name)
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_steps_in_a_scan_say_what_the_whole_target_says(norm_first):
@@ -178,6 +179,13 @@ def test_dropout_is_for_training():
         model.step(target[:, 0], state)
     with pytest.raises(ValueError, match='missing are "source_dropout", "target_dropout"'):
         model(source, target, dropout_masks={})
+
+
+def test_it_computes_in_the_dtype_that_its_weights_are_cast_to():
+    """Flax's Embed goes on in the dtype that it was built with."""
+    model, (source, target) = made(dtype=jnp.float32), map(jnp.asarray, tokens())
+    nnx.update(model, jax.tree.map(lambda a: a.astype(jnp.bfloat16), nnx.state(model, nnx.Param)))
+    assert model(source, target).dtype == stepwise(model, source, target).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
