@@ -54,20 +54,53 @@ def torch_linear(
     precision: jax.lax.PrecisionLike = None,
 ) -> nnx.Linear:
     """Return a linear map, drawn from the distribution of `torch.nn.Linear`: U(-k, k), ``k = 1 / sqrt(inputs)``."""
-
-    def draw(key: jax.Array, shape: Sequence[int], dtype: Any, *_: Any) -> jax.Array:
-        return torch_uniform(key, shape, 1 / math.sqrt(input_size), dtype)
-
     return nnx.Linear(
         input_size,
         output_size,
         use_bias=use_bias,
-        kernel_init=draw,
-        bias_init=draw,
+        kernel_init=_uniform_of(input_size),
+        bias_init=_uniform_of(input_size),
         rngs=rngs,
         param_dtype=param_dtype,
         precision=precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
     )
+
+
+def torch_conv(
+    input_channels: int,
+    output_channels: int,
+    kernel_size: Sequence[int],
+    *,
+    strides: int = 1,
+    padding: int = 0,
+    rngs: nnx.Rngs,
+    param_dtype: jax.typing.DTypeLike = jnp.float32,
+) -> nnx.Conv:
+    """Return a convolution, drawn from the distribution of `torch.nn.Conv2d` and its like: U(-k, k).
+
+    ``k = 1 / sqrt(input_channels * size of the kernel)``. It pads each side by `padding`, as torch does.
+    """
+    draw = _uniform_of(input_channels * math.prod(kernel_size))
+    return nnx.Conv(
+        input_channels,
+        output_channels,
+        kernel_size,
+        strides,
+        padding=((padding, padding),) * len(kernel_size),  # a list could not be hashed
+        kernel_init=draw,
+        bias_init=draw,
+        rngs=rngs,
+        param_dtype=param_dtype,
+    )
+
+
+def _uniform_of(inputs: int) -> Any:
+    """Return torch's initialiser of what adds up so many inputs."""
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any, *_: Any) -> jax.Array:
+        return torch_uniform(key, shape, 1 / math.sqrt(inputs), dtype)
+
+    return draw
 
 
 def torch_embedding(
@@ -226,7 +259,7 @@ def _draw_linear(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray
 
     The bounds are equal but for rounding, so each is computed as in torch (`nn.Linear.reset_parameters`).
     """
-    fan_in = members[0].shape[-1]
+    fan_in = math.prod(members[0].shape[1:])
     gain = math.sqrt(2.0 / (1 + math.sqrt(5) ** 2))
     bounds = [math.sqrt(3.0) * (gain / math.sqrt(fan_in)), 1 / math.sqrt(fan_in)] if fan_in else [0.0, 0.0]
     return [draws.uniform(parameter, bound) for parameter, bound in zip(members, bounds, strict=False)]
@@ -243,6 +276,7 @@ def _set_norm(draws: TorchDraws, members: list[Parameter]) -> list[np.ndarray]:
 
 _RULES: dict[type, _Rule] = {
     nnx.Linear: _draw_linear,
+    nnx.Conv: _draw_linear,
     nnx.Embed: _draw_embedding,
     nnx.LayerNorm: _set_norm,
     nnx.RMSNorm: _set_norm,

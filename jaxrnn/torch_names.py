@@ -5,7 +5,7 @@ the identity. Flax's own modules are translated by a table, `TRANSLATIONS`, one 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,17 +14,34 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+Layout = Callable[[int], tuple[int, ...]]  # of a rank: which of the module's axes stand where in torch
+
+
+def _alike(rank: int) -> tuple[int, ...]:
+    return tuple(range(rank))
+
+
+def _transposed(rank: int) -> tuple[int, ...]:
+    """[..., in, out] is [..., out, in]."""
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
+def _channels_first(rank: int) -> tuple[int, ...]:
+    """[*space, in, out] is [out, in, *space]."""
+    return (rank - 1, rank - 2, *range(rank - 2))
+
 
 class Renamed(NamedTuple):
-    """What an attribute is called in torch, and whether its last two axes are swapped there."""
+    """What an attribute is called in torch, and how its axes lie there."""
 
     name: str
-    transposed: bool = False
+    layout: Layout = _alike
 
 
 # Rows in torch's registration order. A module kind that Flax and torch lay out alike needs one row, no code.
 TRANSLATIONS: dict[type, dict[str, Renamed]] = {
-    nnx.Linear: {"kernel": Renamed("weight", transposed=True), "bias": Renamed("bias")},
+    nnx.Linear: {"kernel": Renamed("weight", _transposed), "bias": Renamed("bias")},
+    nnx.Conv: {"kernel": Renamed("weight", _channels_first), "bias": Renamed("bias")},
     nnx.Embed: {"embedding": Renamed("weight")},
     nnx.LayerNorm: {"scale": Renamed("weight"), "bias": Renamed("bias")},
     nnx.RMSNorm: {"scale": Renamed("weight")},
@@ -38,7 +55,7 @@ class Parameter:
     name: str
     path: tuple[Any, ...]  # modules, from the outermost to the one that holds it
     variable: nnx.Param
-    transposed: bool  # its last two axes are swapped in the module
+    layout: Layout
 
     @property
     def owner(self) -> Any:
@@ -49,7 +66,7 @@ class Parameter:
     def shape(self) -> tuple[int, ...]:
         """The shape torch gives it."""
         shape = self.variable.get_value().shape
-        return (*shape[:-2], shape[-1], shape[-2]) if self.transposed else shape
+        return tuple(shape[axis] for axis in self.layout(len(shape)))
 
     @property
     def dtype(self) -> np.dtype:
@@ -63,19 +80,17 @@ class Parameter:
             raise TypeError(
                 f"{self.name}: the module is abstract; give it values with load_state_dict first."
             )
-        return np.array(self._swapped(np.asarray(array)), order="C")
+        return np.array(np.transpose(array, self.layout(array.ndim)), order="C")
 
     def placed(self, value: np.ndarray) -> jax.Array:
         """Return what the module would hold: the value in its layout and dtype, on its devices."""
         old = self.variable.get_value()
+        value = np.transpose(value, np.argsort(self.layout(value.ndim)))
         with np.errstate(over="ignore"):  # too large for float16 becomes inf, as in torch
-            value = np.array(self._swapped(value), dtype=old.dtype, order="C")
+            value = np.array(value, dtype=old.dtype, order="C")
         with jax.enable_x64(True):  # or JAX would turn a float64 parameter into float32
             chosen = getattr(old, "committed", False)  # the user put it there
             return jax.device_put(value, old.sharding) if chosen else jnp.asarray(value)
-
-    def _swapped(self, array: np.ndarray) -> np.ndarray:
-        return np.swapaxes(array, -1, -2) if self.transposed else array
 
 
 def parameters(module: nnx.Pytree) -> list[Parameter]:
@@ -109,6 +124,7 @@ def _walk(node: Any, prefix: str, ancestors: tuple[Any, ...]) -> Iterator[Parame
     for attribute in _registration_order(own, row):
         renamed = row.get(attribute, Renamed(attribute))
         yield Parameter(prefix + renamed.name, path, children[attribute], renamed.transposed)
+        yield Parameter(prefix + renamed.name, node, children[attribute], renamed.layout)
     for name, child in children.items():
         if isinstance(child, nnx.Pytree | list | tuple | dict):
             yield from _walk(child, f"{prefix}{name}.", path)

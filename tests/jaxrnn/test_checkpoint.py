@@ -75,7 +75,7 @@ def test_jit_does_not_reorder_the_names_of_a_layer():
 @pytest.mark.parametrize(
     "part",
     [
-        lambda rngs: nnx.Conv(2, 3, (3,), rngs=rngs),
+        lambda rngs: nnx.ConvTranspose(2, 3, (3,), rngs=rngs),
         lambda rngs: nnx.BatchNorm(2, use_bias=False, use_scale=False, rngs=rngs),
         lambda rngs: nnx.MultiHeadAttention(2, 4, rngs=rngs),
         lambda rngs: nnx.LSTMCell(2, 3, rngs=rngs),
@@ -87,6 +87,25 @@ def test_a_module_whose_names_would_be_wrong_is_refused(part):
     part = part(nnx.Rngs(0))
     with pytest.raises(NotImplementedError, match=rf"^1\.0: flax's {type(part).__name__} has no translation"):
         checkpoint.state_dict(nnx.List([nnx.Linear(1, 1, rngs=nnx.Rngs(0)), nnx.List([part])]))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_convolution_with_torchs_weights_gives_torchs_numbers(torch, axes, groups):
+    """Flax has channels last, in the kernel too."""
+    kernel, image = (2, 3, 4)[:axes], (7, 6, 5)[:axes]
+    theirs = getattr(torch.nn, f"Conv{axes}d")(4, 6, kernel, stride=2, padding=1, groups=groups)
+    ours = nnx.Conv(
+        4, 6, kernel, strides=2, padding=((1, 1),) * axes, feature_group_count=groups, rngs=nnx.Rngs(0)
+    )
+    jaxrnn.load_state_dict(ours, theirs.state_dict())
+    assert_same_bits(checkpoint.state_dict(ours), numpy_dict(theirs.state_dict()))
+    x = np.random.default_rng(2).standard_normal((3, 4, *image), np.float32)
+    found = jnp.moveaxis(ours(jnp.moveaxis(jnp.asarray(x), 1, -1)), -1, 1)
+    np.testing.assert_allclose(
+        found, theirs(torch.tensor(x)).detach(), rtol=1e-5, atol=1e-5
+    )  # sums of 96 float32
 
 
 def test_a_subclass_is_translated_like_its_base():

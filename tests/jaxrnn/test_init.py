@@ -81,6 +81,23 @@ def test_linear_gets_torchs_bits(torch, features, bias):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("kernel", [(3,), (3, 5), (2, 3, 2)])
+def test_convolutions_get_torchs_bits(torch, kernel):
+    module = nnx.Conv(3, 4, kernel, rngs=rngs())
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        twin = getattr(torch.nn, f"Conv{len(kernel)}d")(3, 4, kernel)
+        assert_bits(init.like_torch(module, seed), twin)
+
+
+def test_a_convolution_is_drawn_within_torchs_bound():
+    module = init.torch_conv(3, 50, (3, 5), padding=1, rngs=rngs())
+    for parameter in (module.kernel, module.bias):
+        assert 0.95 < np.abs(parameter[...]).max() * np.sqrt(3 * 3 * 5) <= 1
+    assert module(jnp.ones((1, 6, 7, 3))).shape == (1, 6, 5, 50)
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_embeddings_get_torchs_bits(torch, dtype):
     """Torch draws fewer than 16 numbers one by one, in pairs over the ends of tensors, and more in blocks."""
@@ -209,7 +226,7 @@ class Tied(nnx.Module):
 @pytest.mark.parametrize(
     ("module", "match"),
     [
-        (lambda: nnx.Conv(3, 2, (3,), rngs=rngs()), "^0: flax's Conv has no translation"),
+        (lambda: nnx.ConvTranspose(3, 2, (3,), rngs=rngs()), "^0: flax's ConvTranspose has no translation"),
         (OwnParameter, r"^0\.\w+ belongs to a OwnParameter"),
         (Tied, "^0.b.bias shares a tied parameter"),
         (lambda: nnx.Linear(3, 2, param_dtype=jnp.bfloat16, rngs=rngs()), "^0.weight is bfloat16"),
