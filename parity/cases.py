@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from parity.designed import (
+    CONVOLVED,
     DROPOUT,
     EMBEDDED,
     FEATURES,
@@ -24,6 +25,7 @@ from parity.designed import (
     SOURCE_WORDS,
     TARGET_WORDS,
     AttentionCall,
+    CaptionerCall,
     CellCall,
     ForecasterCall,
     LayerCall,
@@ -99,18 +101,21 @@ def _torch_forecaster(kind: str, sizes: tuple[int, ...]) -> Any:
     return importlib.import_module("torch_ref.models").Forecaster(getattr(layers, kind), *sizes)
 
 
-def _torch_seq2seq(kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+def _torch_decoding(
+    model: str, kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]
+) -> Any:
     home = importlib.import_module("torch_ref")
     options = options | {"attention": attention and getattr(home, attention)}
-    model = importlib.import_module("torch_ref.models.seq2seq").Seq2Seq
-    return model(getattr(home, kind), *sizes, **options).train()
+    made = getattr(importlib.import_module("torch_ref.models"), model)
+    return made(getattr(home, kind), *sizes, **options).train()
 
 
-def _jax_seq2seq(kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+def _jax_decoding(
+    model: str, kind: str, attention: str | None, sizes: tuple[int, ...], options: dict[str, Any]
+) -> Any:
     home = importlib.import_module("jaxrnn")
     options = options | {"attention": attention and getattr(home, attention)}
-    model = importlib.import_module("jaxrnn.models.seq2seq").Seq2Seq
-    made = model(getattr(home, kind), *sizes, **options, rngs=_rngs())
+    made = getattr(home.models, model)(getattr(home, kind), *sizes, **options, rngs=_rngs())
     made.train()
     return made
 
@@ -205,12 +210,25 @@ def _seq2seq(
     layers: int = 1,
     **options: Any,
 ) -> Case:
+    sizes = (SOURCE_WORDS, TARGET_WORDS, FEATURES, HIDDEN, layers)
+    return _decoding(f"seq2seq_{id}", summary, call, "Seq2Seq", kind, attention, sizes, **options)
+
+
+def _captioner(
+    id: str, kind: str, attention: str | None, summary: str, call: CaptionerCall, layers: int = 1
+) -> Case:
+    sizes, image = (TARGET_WORDS, EMBEDDED, HIDDEN, layers), {"channels": FEATURES, "features": CONVOLVED}
+    return _decoding(f"captioner_{id}", summary, call, "Captioner", kind, attention, sizes, **image)
+
+
+def _decoding(
+    id: str, summary: str, call: Seq2SeqCall | CaptionerCall, model: str, kind: str, attention: str | None,
+    sizes: tuple[int, ...], **options: Any,
+) -> Case:  # fmt: skip
     if call.masks:
         options["dropout"] = DROPOUT
-    made = kind, attention, (SOURCE_WORDS, TARGET_WORDS, FEATURES, HIDDEN, layers), options
-    return Case(
-        f"seq2seq_{id}", summary, partial(_torch_seq2seq, *made), partial(_jax_seq2seq, *made), call.probes
-    )
+    made = model, kind, attention, sizes, options
+    return Case(id, summary, partial(_torch_decoding, *made), partial(_jax_decoding, *made), call.probes)
 
 
 _DEEP: dict[str, Any] = {"layers": 2, "directions": 2, "batch_first": True}
@@ -374,6 +392,14 @@ CASES: tuple[Case, ...] = (
         Seq2SeqCall(),
         layers=2,
         bidirectional=True,
+    ),
+    _captioner("lstm", "LSTM", None, "two layers that start from an image", CaptionerCall(), layers=2),
+    _captioner(
+        "additive_gru",
+        "GRU",
+        "AdditiveAttention",
+        "every step looks at the image, training mode with an injected mask",
+        CaptionerCall(masks=True),
     ),
     *(_stocks(*model) for model in _MODELS),
 )

@@ -15,6 +15,7 @@ from parity.probe import SCALES, Probe
 BATCH, STEPS, FEATURES, HIDDEN, PROJECTED, PREDICTED = 5, 9, 3, 7, 6, 4
 KEYS, HEADS, EMBEDDED = 8, 2, 12
 SOURCE_WORDS, TARGET_WORDS = 11, 13
+IMAGE, CONVOLVED = (10, 14), (4, 6)
 DROPOUT = 0.4
 TICKERS = ("AAPL", "GOOG", "IBM", "MSFT")
 LOOK_BACK, WINDOWS_EACH = 20, 7
@@ -195,6 +196,35 @@ class Seq2SeqCall:
             kwargs=kwargs,
             weight_scale=scale,
             arg_names=("source", "target"),
+            outputs=("logits",),
+            batch_axes={"logits": 0},
+        )
+
+
+@dataclass(frozen=True)
+class CaptionerCall:
+    """Images, channels first, and the captions that are to be predicted. masks: those of dropout are injected."""
+
+    masks: bool = False
+
+    def probes(self, probe_set: str, seed: int) -> list[Probe]:
+        """One probe per weight scale."""
+        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
+
+    def _probe(self, scale: float, seed: list[int]) -> Probe:
+        rng = np.random.default_rng(seed)
+        images, target = (
+            _normal(rng, (BATCH, FEATURES, *IMAGE)),
+            rng.integers(TARGET_WORDS, size=(BATCH, STEPS)),
+        )
+        kept = {"dropout_mask": rng.random((BATCH, STEPS, EMBEDDED)) >= DROPOUT} if self.masks else {}
+        return Probe(
+            name=f"{scale:g}x",
+            seed=int(rng.integers(2**31)),
+            args=(images, target),
+            kwargs=kept,
+            weight_scale=scale,
+            arg_names=("images", "target"),
             outputs=("logits",),
             batch_axes={"logits": 0},
         )

@@ -1,5 +1,6 @@
 """The lecture's models, one file per task shape."""
 
+from jaxrnn.models.captioner import Captioner, ImageEncoder
 from jaxrnn.models.classifier import Classifier, TextClassifier
 from jaxrnn.models.decoding import (
     Decoded,
@@ -19,6 +20,7 @@ from jaxrnn.models.transformer_layers import TransformerDecoderLayer, Transforme
 from jaxrnn.models.translator import TransformerTranslator, sinusoidal_positions
 
 __all__ = [
+    "Captioner",
     "Classifier",
     "Decoded",
     "Decoder",
@@ -26,6 +28,7 @@ __all__ = [
     "Forecaster",
     "Gaussian",
     "GaussianForecaster",
+    "ImageEncoder",
     "LanguageModel",
     "Seq2Seq",
     "Tagger",

@@ -1,5 +1,6 @@
 """The lecture's models, one file per task shape."""
 
+from torch_ref.models.captioner import Captioner, ImageEncoder
 from torch_ref.models.classifier import Classifier, TextClassifier
 from torch_ref.models.decoding import Decoded, beam_search, greedy, sample
 from torch_ref.models.forecaster import Forecaster, GaussianForecaster
@@ -11,12 +12,14 @@ from torch_ref.models.transformer_layers import TransformerDecoderLayer, Transfo
 from torch_ref.models.translator import TransformerTranslator, sinusoidal_positions
 
 __all__ = [
+    "Captioner",
     "Classifier",
     "Decoded",
     "Decoder",
     "Encoder",
     "Forecaster",
     "GaussianForecaster",
+    "ImageEncoder",
     "LanguageModel",
     "Seq2Seq",
     "Tagger",

@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.dropout = Dropout(dropout)
         self.attention = None if attention is None else attention(hidden_size, memory_size)
-        self.rnn = layer(embedding_size + memory_size, hidden_size, num_layers, batch_first=True)
+        self.rnn: Any = layer(embedding_size + memory_size, hidden_size, num_layers, batch_first=True)
         self.readout = nn.Linear(hidden_size + memory_size, vocabulary_size)
 
     def begin(
