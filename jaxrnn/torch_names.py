@@ -123,8 +123,7 @@ def _walk(node: Any, prefix: str, ancestors: tuple[Any, ...]) -> Iterator[Parame
     own = [name for name, child in children.items() if isinstance(child, nnx.Param)]
     for attribute in _registration_order(own, row):
         renamed = row.get(attribute, Renamed(attribute))
-        yield Parameter(prefix + renamed.name, path, children[attribute], renamed.transposed)
-        yield Parameter(prefix + renamed.name, node, children[attribute], renamed.layout)
+        yield Parameter(prefix + renamed.name, path, children[attribute], renamed.layout)
     for name, child in children.items():
         if isinstance(child, nnx.Pytree | list | tuple | dict):
             yield from _walk(child, f"{prefix}{name}.", path)

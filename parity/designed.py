@@ -214,7 +214,7 @@ class CaptionerCall:
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
         images, target = (
-            _normal(rng, (BATCH, FEATURES, *IMAGE)),
+            normal(rng, (BATCH, FEATURES, *IMAGE)),
             rng.integers(TARGET_WORDS, size=(BATCH, STEPS)),
         )
         kept = {"dropout_mask": rng.random((BATCH, STEPS, EMBEDDED)) >= DROPOUT} if self.masks else {}

@@ -172,7 +172,7 @@ class TransformerTranslator(nnx.Module):
 
     def _positioned(self, embedding: nnx.Embed, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         embedded = self._embedded(embedding, tokens)
-        return embedded + sinusoidal_positions(*embedded.shape[1:], embedded.dtype)
+        return embedded + sinusoidal_positions(embedded.shape[1], embedded.shape[2], embedded.dtype)
 
     def _embedded(self, embedding: nnx.Embed, tokens: Int[Array, "..."]) -> Float[Array, "... E"]:
         """Return ``sqrt(E) embedding[token]``, in the dtype that the weights have now; Flax keeps their first."""
