@@ -12,6 +12,7 @@ program of one's own.
 All shapes are fixed: the loop runs `max_length` steps, and a row that has ended goes on without effect.
 """
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -180,7 +181,6 @@ def beam_search_from(
     rows = _check_search(state, max_length)
     if width < 1:
         raise ValueError(f"width={width}: a beam search follows at least one hypothesis; 1 is greedy.")
-    first_of_row = jnp.arange(rows)[:, None] * width
 
     def extend(beams: _Beams, t: Array) -> tuple[_Beams, None]:
         logits, state = step(beams.last.reshape(-1), beams.state)
@@ -195,15 +195,12 @@ def beam_search_from(
         _, best = lax.top_k(scores.reshape(rows, -1), width)  # of equal ones the first
         parents, chosen = best // vocabulary, (best % vocabulary).astype(jnp.int32)
 
-        def of_parents(a: Array) -> Array:
-            return jnp.take_along_axis(a, parents.reshape(parents.shape + (1,) * (a.ndim - 2)), 1)
-
-        found = Decoded(
-            of_parents(beams.found.tokens).at[:, :, t].set(chosen),
-            of_parents(lengths),
-            jnp.take_along_axis(log_probs.reshape(rows, -1), best, 1),
-        )
-        state = jax.tree.map(lambda leaf: leaf[(first_of_row + parents).reshape(-1)], state)
+        # Within rows, so that rows on different devices need nothing of each other.
+        of_parents = jax.vmap(lambda beams, chosen: jax.tree.map(lambda leaf: leaf[chosen], beams))
+        history, lengths = of_parents((beams.found.tokens, lengths), parents)
+        log_probs = jnp.take_along_axis(log_probs.reshape(rows, -1), best, 1)
+        found = Decoded(history.at[:, :, t].set(chosen), lengths, log_probs)
+        state = _join(of_parents(_split(state, width), parents))
         ended = jnp.zeros_like(beams.ended) if eos is None else chosen == eos
         return _Beams(chosen, state, ended, found), None
 
@@ -222,6 +219,16 @@ def beam_search_from(
     )
 
 
+def _split(state: State, width: int) -> State:
+    """[B * W, ...] to [B, W, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, width, *leaf.shape[1:]), state)
+
+
+def _join(state: State) -> State:
+    """[B, W, ...] to [B * W, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state)
+
+
 def _compiled(
     search: Callable[..., Decoded],
     model: Any,
@@ -234,7 +241,10 @@ def _compiled(
     at_rest.eval()
     state = at_rest.start(*inputs)  # not compiled, so that lengths are known and checked
     structure, variables = nnx.split(at_rest)
-    return _search(search, structure, tuple(options.items()), variables, state, numbers)
+    static = tuple(
+        (name, None if value is None else operator.index(value)) for name, value in options.items()
+    )
+    return _search(search, structure, static, variables, state, numbers)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
