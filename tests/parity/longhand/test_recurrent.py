@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from flax import nnx
 
 torch = pytest.importorskip("torch")
 
@@ -15,7 +16,7 @@ from parity.oracle.evidence import gather  # noqa: E402
 from parity.running import torch_side  # noqa: E402
 
 # Cells without a recurrent product are not spelled out: the catalogue's faults are mistakes in the others.
-DRAWN = [case for case in CASES if not case.id.startswith(("stocks", "min_"))]
+DRAWN = [case for case in CASES if not case.id.startswith(("stocks", "min_", "multihead"))]
 FAST = ("lstm", "gru_resets", "peephole_lstm_cell")
 
 
@@ -39,7 +40,7 @@ def test_a_spelled_out_torch_model_is_the_original(case):
 def test_a_spelled_out_jax_model_is_the_torch_model(case):
     evidence = gather(case.reference(), case.probes("quick", 0)[0])
     candidate = jax_modules.plant(case.candidate(), faithful)
-    assert type(candidate).__name__.startswith("SpelledOut") or type(candidate).__name__ == "Forecaster"
+    assert any(type(part).__name__.startswith("SpelledOut") for _, part in nnx.iter_modules(candidate))
     comparison = weighing.weigh(candidate, evidence).comparison
     assert comparison.verdict == "EQUIVALENT", comparison.failures
 
