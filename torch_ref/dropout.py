@@ -14,4 +14,4 @@ class Dropout(nn.Dropout):
             raise ValueError(
                 "a dropout mask was given, but nothing is dropped: that needs p > 0 and training mode."
             )
-        return input * mask / (1 - self.p)
+        return input * (mask.to(input.dtype) * (1 / (1 - self.p) if self.p < 1 else 0.0))
