@@ -194,6 +194,11 @@ def test_what_does_not_fit_is_refused():
             ValueError,
             r"lengths\[0\] is 6, but must be from 0 to 5",
         ),
+        (
+            lambda: models.greedy(plain, source, [S + 1, 1, 1], bos=1, eos=2, max_length=2),
+            ValueError,
+            r"lengths\[0\] is 6, but must be from 0 to 5",
+        ),
         (lambda: plain(source, target, [1, 1]), RuntimeError, "equal to batch_size"),
         (lambda: plain(source, target[:2]), RuntimeError, "Expected hidden size"),
         (
