@@ -54,15 +54,18 @@ def drop(x: Float[Array, "*S"], mask: Bool[Array, "*S"], p: float) -> Float[Arra
 
 
 def dropping(module: nnx.Module) -> list[str]:
-    """Return the paths of the dropouts inside a module that drop, as "encoder.layers.0.dropout1"."""
+    """Return the paths of the parts of a module that drop, as "encoder.layers.0.dropout1".
+
+    A recurrent layer drops between its layers.
+    """
     modules = nnx.iter_modules(module)
-    return [".".join(map(str, path)) for path, part in modules if isinstance(part, Dropout) and part.drops]
+    return [".".join(map(str, path)) for path, part in modules if getattr(part, "drops", False)]
 
 
 def check_masks(module: nnx.Module, masks: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return masks for the dropouts inside a module, by the paths of these; `None` becomes an empty mapping.
 
-    Either no mask is given or one for every `Dropout` that drops.
+    Either no mask is given or one for every part that drops.
     """
     if masks is None:
         return {}

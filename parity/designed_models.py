@@ -35,7 +35,7 @@ class SequencesCall:
         empty = np.arange(STEPS)[None, :] >= lengths[:, None]
         kwargs: dict[str, Any] = {"lengths": lengths}
         if self.masks:
-            sizes = {"embedding": (STEPS, WORD_SIZE), "state": (self.directions * HIDDEN,)}
+            sizes = {"embedding_dropout": (STEPS, WORD_SIZE), "state_dropout": (self.directions * HIDDEN,)}
             kwargs["dropout_masks"] = masks(rng, sizes)
         inputs, name = (words(rng), "tokens") if self.tokens else (_features(rng, empty, scale), "x")
         return Probe(
@@ -71,9 +71,9 @@ class TextCall:
         )
         kwargs: dict[str, Any] = {}
         if self.masks:
-            given = masks(rng, {"embedding": (STEPS, WORD_SIZE), "output": (STEPS, HIDDEN)})
+            given = masks(rng, {"embedding_dropout": (STEPS, WORD_SIZE), "output_dropout": (STEPS, HIDDEN)})
             between = masks(rng, {str(layer): (STEPS, HIDDEN) for layer in range(self.layers - 1)})
-            kwargs["dropout_masks"] = given | {"layers": list(between.values())}
+            kwargs["dropout_masks"] = given | {"rnn": list(between.values())}
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
@@ -100,7 +100,7 @@ class GaussianCall:
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
             args=(rng.standard_normal((BATCH, STEPS, FEATURES)).astype(np.float32),),
-            kwargs={"dropout_masks": masks(rng, {"state": (HIDDEN,)})},
+            kwargs={"dropout_masks": masks(rng, {"dropout": (HIDDEN,)})},
             weight_scale=scale,
             arg_names=("x",),
             outputs=("mean", "variance"),

@@ -166,11 +166,11 @@ class RecurrentLayer(nnx.Module):
         """Return one keep-mask [B, T, D*R] per layer but the last, or nothing where nothing is dropped."""
         wanted, shape = self.num_layers - 1, (*layout, self._output_features)
         if given is None:
-            if not self._drops:
+            if not self.drops:
                 return []
             keys = _keys(rngs if rngs is not None else self.rngs, wanted)
             return [batch_major(jax.random.bernoulli(key, 1 - self.dropout, shape)) for key in keys]
-        if not self._drops:
+        if not self.drops:
             raise ValueError(
                 "dropout_masks were given, but this layer drops nothing: it needs dropout > 0, num_layers > 1 and "
                 "training mode (call train())."
@@ -241,7 +241,8 @@ class RecurrentLayer(nnx.Module):
         return self.mode.split("_")[0] if self.mode.startswith("RNN") else type(self).__name__
 
     @property
-    def _drops(self) -> bool:
+    def drops(self) -> bool:
+        """Whether a call drops anything between the layers."""
         return self.dropout > 0 and self.num_layers > 1 and self.training
 
     @property

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn import checks
 from jaxrnn.init import torch_conv, torch_linear
-from jaxrnn.layers.recurrent import RecurrentLayer
+from jaxrnn.models.parts import LayerClass
 from jaxrnn.models.seq2seq import Decoder, DecoderState
 from jaxrnn.single_head_attention import Attention
 
@@ -67,7 +67,7 @@ class Captioner(nnx.Module):
 
     def __init__(
         self,
-        layer: type[RecurrentLayer],
+        layer: LayerClass,
         vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,

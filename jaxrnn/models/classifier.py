@@ -1,13 +1,15 @@
 """Many to one: tell what kind of sequence it was, from what the recurrent layer holds at its end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxrnn.dropout import Dropout
-from jaxrnn.models.parts import LayerClass, Masks, check_masks, embed, last_features
+from jaxrnn.dropout import Dropout, check_masks
+from jaxrnn.init import torch_embedding, torch_linear
+from jaxrnn.models.parts import LayerClass, embed, last_features
 
 
 class Classifier(nnx.Module):
@@ -35,7 +37,7 @@ class Classifier(nnx.Module):
         self.rnn = layer(
             input_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional, **made
         )
-        self.fc = nnx.Linear((1 + bidirectional) * hidden_size, num_classes, **made)
+        self.fc = torch_linear((1 + bidirectional) * hidden_size, num_classes, **made)
 
     def __call__(
         self, x: Float[Array, "B T I"], lengths: Int[Array, " B"] | None = None
@@ -65,11 +67,11 @@ class TextClassifier(nnx.Module):
         param_dtype: Any = jnp.float32,
     ):
         made: dict[str, Any] = {"rngs": rngs, "param_dtype": param_dtype}
-        self.embedding = nnx.Embed(vocabulary_size, embedding_size, **made)
+        self.embedding = torch_embedding(vocabulary_size, embedding_size, **made)
         self.rnn = layer(
             embedding_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional, **made
         )
-        self.fc = nnx.Linear((1 + bidirectional) * hidden_size, num_classes, **made)
+        self.fc = torch_linear((1 + bidirectional) * hidden_size, num_classes, **made)
         self.embedding_dropout = Dropout(dropout, rngs=rngs)
         self.state_dropout = Dropout(dropout, rngs=rngs)
 
@@ -78,14 +80,13 @@ class TextClassifier(nnx.Module):
         tokens: Int[Array, "B T"],
         lengths: Int[Array, " B"] | None = None,
         *,
-        dropout_masks: Masks = None,
+        dropout_masks: Mapping[str, Array] | None = None,
     ) -> Float[Array, "B C"]:
         """Return the logits.
 
-        `dropout_masks`: what to keep of the "embedding" [B, T, E] and the "state" [B, D*H], in place of draws.
+        `dropout_masks`: what "embedding_dropout" [B, T, E] and "state_dropout" [B, D*H] keep, in place of draws.
         """
-        places = {"embedding": self.embedding_dropout.drops, "state": self.state_dropout.drops}
-        masks = check_masks(dropout_masks, places)
-        x = self.embedding_dropout(embed(self.embedding, tokens), masks.get("embedding"))
+        masks = check_masks(self, dropout_masks)
+        x = self.embedding_dropout(embed(self.embedding, tokens), masks.get("embedding_dropout"))
         h = last_features(self.rnn, x, lengths=lengths)
-        return self.fc(self.state_dropout(h, masks.get("state")))
+        return self.fc(self.state_dropout(h, masks.get("state_dropout")))

@@ -1,5 +1,6 @@
 """Many to one: forecast what follows a window of a series."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrnn.dropout import Dropout
-from jaxrnn.models.parts import LayerClass, Masks, check_masks, last_features
+from jaxrnn.dropout import Dropout, check_masks
+from jaxrnn.init import torch_linear
+from jaxrnn.models.parts import LayerClass, last_features
 
 
 class Forecaster(nnx.Module):
@@ -32,7 +34,7 @@ class Forecaster(nnx.Module):
     ):
         made: dict[str, Any] = {"rngs": rngs, "param_dtype": param_dtype}
         self.rnn = layer(input_size, hidden_size, num_layers, batch_first=True, **made)
-        self.fc = nnx.Linear(hidden_size, output_size, **made)
+        self.fc = torch_linear(hidden_size, output_size, **made)
 
     def __call__(self, x: Float[Array, "B T I"], hx: Any = None) -> tuple[Float[Array, "B O"], Any]:
         """Return the predictions and the final state, to be carried on or dropped."""
@@ -74,14 +76,16 @@ class GaussianForecaster(nnx.Module):
     ):
         made: dict[str, Any] = {"rngs": rngs, "param_dtype": param_dtype}
         self.rnn = layer(input_size, hidden_size, num_layers, batch_first=True, **made)
-        self.mean = nnx.Linear(hidden_size, output_size, **made)
-        self.spread = nnx.Linear(hidden_size, output_size, **made)
+        self.mean = torch_linear(hidden_size, output_size, **made)
+        self.spread = torch_linear(hidden_size, output_size, **made)
         self.minimum_variance = minimum_variance
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T I"], *, dropout_masks: Masks = None) -> Gaussian:
-        """Return mean and variance; `dropout_masks`: what to keep of the "state" [B, H], in place of a draw."""
-        masks = check_masks(dropout_masks, {"state": self.dropout.drops})
-        features = self.dropout(last_features(self.rnn, x), masks.get("state"))
+    def __call__(
+        self, x: Float[Array, "B T I"], *, dropout_masks: Mapping[str, Array] | None = None
+    ) -> Gaussian:
+        """Return mean and variance; `dropout_masks`: what "dropout" keeps of h_T [B, H], in place of a draw."""
+        masks = check_masks(self, dropout_masks)
+        features = self.dropout(last_features(self.rnn, x), masks.get("dropout"))
         variance = jax.nn.softplus(self.spread(features)) + self.minimum_variance
         return Gaussian(self.mean(features), variance)

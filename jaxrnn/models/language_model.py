@@ -1,5 +1,6 @@
 """What comes next in a text: logits of the next token at every step, and the state to go on from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxrnn.dropout import Dropout
-from jaxrnn.models.parts import LayerClass, Masks, check_masks, embed
+from jaxrnn.dropout import Dropout, check_masks
+from jaxrnn.init import torch_embedding, torch_linear
+from jaxrnn.models.parts import LayerClass, embed
 
 
 class LanguageModel(nnx.Module):
@@ -34,27 +36,25 @@ class LanguageModel(nnx.Module):
         param_dtype: Any = jnp.float32,
     ):
         made: dict[str, Any] = {"rngs": rngs, "param_dtype": param_dtype}
-        self.embedding = nnx.Embed(vocabulary_size, embedding_size, **made)
+        self.embedding = torch_embedding(vocabulary_size, embedding_size, **made)
         between = dropout if num_layers > 1 else 0.0
         self.rnn = layer(embedding_size, hidden_size, num_layers, batch_first=True, dropout=between, **made)
-        self.fc = nnx.Linear(hidden_size, vocabulary_size, **made)
+        self.fc = torch_linear(hidden_size, vocabulary_size, **made)
         self.embedding_dropout = Dropout(dropout, rngs=rngs)
         self.output_dropout = Dropout(dropout, rngs=rngs)
 
     def __call__(
-        self, tokens: Int[Array, "B T"], hx: Any = None, *, dropout_masks: Masks = None
+        self, tokens: Int[Array, "B T"], hx: Any = None, *, dropout_masks: Mapping[str, Any] | None = None
     ) -> tuple[Float[Array, "B T V"], Any]:
         """Return the logits and the state after the last step; `hx` is one that came back, or None for zeros.
 
-        `dropout_masks`: what to keep of the "embedding" [B, T, E], of "layers", a list of [B, T, H] for each but
-        the last, and of the "output" [B, T, H], in place of draws.
+        `dropout_masks`: what "embedding_dropout" [B, T, E] and "output_dropout" [B, T, H] keep, and "rnn", a list
+        of [B, T, H] for each layer but the last; in place of draws.
         """
-        drops = self.embedding_dropout.drops
-        places = {"embedding": drops, "layers": drops and self.rnn.num_layers > 1, "output": drops}
-        masks = check_masks(dropout_masks, places)
-        x = self.embedding_dropout(embed(self.embedding, tokens), masks.get("embedding"))
-        output, state = self.rnn(x, hx, dropout_masks=masks.get("layers"))
-        return self.fc(self.output_dropout(output, masks.get("output"))), state
+        masks = check_masks(self, dropout_masks)
+        x = self.embedding_dropout(embed(self.embedding, tokens), masks.get("embedding_dropout"))
+        output, state = self.rnn(x, hx, dropout_masks=masks.get("rnn"))
+        return self.fc(self.output_dropout(output, masks.get("output_dropout"))), state
 
     def start(self, batch_size: int) -> Any:
         """Return the state in front of a text, batch first on every leaf: zeros."""

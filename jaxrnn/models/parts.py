@@ -1,6 +1,6 @@
-"""What the models of this room share: tokens looked up, states read out, masks handed on."""
+"""What the models of this room share: tokens looked up, and states read out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -11,32 +11,32 @@ from jaxtyping import Array, Float, Int
 
 from jaxrnn import checks
 from jaxrnn.layers.recurrent import RecurrentLayer
+from jaxrnn.lengths import is_traced
 
 LayerClass: TypeAlias = Callable[..., RecurrentLayer]  # say, `jaxrnn.LSTM`
-Masks: TypeAlias = Mapping[str, Any] | None  # of dropout, by the names that a model gives its places
 
 
 def embed(table: nnx.Embed, tokens: Int[Array, "*S"]) -> Float[Array, "*S E"]:
-    """Return the rows of a table that tokens name.
+    """Return the rows of a table that tokens name; `check_tokens` says what becomes of others."""
+    return table(check_tokens("tokens", tokens, table))
 
-    A token that names no row is an IndexError, as in torch; where values are not known yet, in compiled code, its
-    row is NaN. (Left to JAX, -1 would name the last row.)
+
+def check_tokens(name: str, tokens: Int[Array, "*S"], table: nnx.Embed) -> Int[Array, "*S"]:
+    """Return tokens as an array; where one names no row, it is beyond the table.
+
+    Such a token is an IndexError, as in torch; where values are not known yet, in compiled code, its row is NaN.
+    (Left to JAX, -1 would name the last row.)
     """
-    tokens = checks.check_array("tokens", tokens)
+    tokens = checks.check_array(name, tokens)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(
-            f"tokens should be integers, got {tokens.dtype}. They are numbers of words; features go to a layer "
-            "directly."
-        )
+        raise TypeError(f"{name} must be integers, the numbers of tokens, but got dtype {tokens.dtype}.")
     rows = table.num_embeddings
-    if not isinstance(tokens, jax.core.Tracer):
-        known = np.asarray(tokens)
-        wrong = known[(known < 0) | (known >= rows)]
-        if wrong.size:
-            raise IndexError(
-                f"index out of range in self: token {wrong.flat[0]}, but the vocabulary has {rows}, counted from 0."
-            )
-    return table(jnp.where(tokens < 0, rows, tokens))
+    if not is_traced(tokens) and tokens.size and not (np.min(tokens) >= 0 and np.max(tokens) < rows):
+        raise IndexError(
+            f"index out of range in self: {name} has numbers from {np.min(tokens)} to {np.max(tokens)}, but the "
+            f"vocabulary has {rows} tokens, counted from 0."
+        )
+    return jnp.where(tokens < 0, rows, tokens)
 
 
 def last_features(rnn: RecurrentLayer, x: Float[Array, "B T I"], **options: Any) -> Float[Array, "B F"]:
@@ -47,19 +47,3 @@ def last_features(rnn: RecurrentLayer, x: Float[Array, "B T I"], **options: Any)
     _, state = rnn(x, **options)
     h: jax.Array = state[0] if isinstance(state, tuple) else state  # [L*D, B, H]
     return jnp.concatenate(h[-2:], axis=-1) if rnn.bidirectional else h[-1]
-
-
-def check_masks(masks: Masks, places: Mapping[str, bool]) -> Mapping[str, Any]:
-    """Return masks that were injected; raise unless they are for all places where something is dropped, or none.
-
-    `places` maps the names of a model's places to whether something is dropped there now.
-    """
-    if masks is None:
-        return {}
-    expected = sorted(name for name, drops in places.items() if drops)
-    if sorted(masks) != expected:
-        raise ValueError(
-            f"dropout_masks: expected masks for {expected}, got {sorted(masks)}. Masks are for every place where "
-            "something is dropped, which takes a dropout above 0 and training mode (train())."
-        )
-    return masks

@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.dropout import Dropout
 from jaxrnn.init import torch_embedding, torch_linear
-from jaxrnn.layers.recurrent import RecurrentLayer
 from jaxrnn.lengths import check_lengths, length_mask
+from jaxrnn.models.parts import LayerClass, embed
 from jaxrnn.single_head_attention import Attention
 
 DROPOUTS = ("encoder.dropout", "decoder.dropout")
@@ -47,7 +47,7 @@ class Encoder(nnx.Module):
 
     def __init__(
         self,
-        layer: type[RecurrentLayer],
+        layer: LayerClass,
         vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
@@ -60,7 +60,7 @@ class Encoder(nnx.Module):
     ):
         self.embedding = torch_embedding(vocabulary_size, embedding_size, rngs=rngs, param_dtype=param_dtype)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.rnn = layer(  # type: ignore[call-arg]  # the base class has no constructor; every layer has this one
+        self.rnn = layer(
             embedding_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional, rngs=rngs,
             param_dtype=param_dtype,
         )  # fmt: skip
@@ -73,7 +73,7 @@ class Encoder(nnx.Module):
         dropout_mask: Bool[Array, "B S E"] | None = None,
     ) -> tuple[Float[Array, "B S F"], Any]:
         """Return the last layer's outputs, zero in the padding, and all final states, as layers do."""
-        return self.rnn(self.dropout(self.embedding(source), dropout_mask), lengths=lengths)
+        return self.rnn(self.dropout(embed(self.embedding, source), dropout_mask), lengths=lengths)
 
 
 class Decoder(nnx.Module):
@@ -92,7 +92,7 @@ class Decoder(nnx.Module):
 
     def __init__(
         self,
-        layer: type[RecurrentLayer],
+        layer: LayerClass,
         vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
@@ -113,9 +113,7 @@ class Decoder(nnx.Module):
         self.embedding = torch_embedding(vocabulary_size, embedding_size, **given)
         self.dropout = Dropout(dropout, rngs=rngs)
         self.attention = None if attention is None else attention(hidden_size, memory_size, **given)
-        self.rnn = layer(  # type: ignore[call-arg]
-            embedding_size + memory_size, hidden_size, num_layers, batch_first=True, **given
-        )
+        self.rnn = layer(embedding_size + memory_size, hidden_size, num_layers, batch_first=True, **given)
         self.readout = torch_linear(hidden_size + memory_size, vocabulary_size, **given)
 
     def begin(
@@ -170,7 +168,7 @@ class Decoder(nnx.Module):
 
     def _run(self, tokens: Array, state: DecoderState, mask: Array | None) -> tuple[Array, Any, DecoderState]:
         """Return the features that are read out [B, T, F], the weights [B, T, S] or None, and the final state."""
-        x = self.dropout(self.embedding(tokens), mask)
+        x = self.dropout(embed(self.embedding, tokens), mask)
         hx = _layers_first(state.hx)
         if self.attention is None:
             features, hx = self.rnn(x, hx)
@@ -206,7 +204,7 @@ class Seq2Seq(nnx.Module):
 
     def __init__(
         self,
-        layer: type[RecurrentLayer],
+        layer: LayerClass,
         source_vocabulary: int,
         target_vocabulary: int,
         embedding_size: int,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxrnn.init import torch_linear
 from jaxrnn.models.parts import LayerClass
 
 
@@ -33,7 +34,7 @@ class Tagger(nnx.Module):
         self.rnn = layer(
             input_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional, **made
         )
-        self.fc = nnx.Linear((1 + bidirectional) * hidden_size, num_classes, **made)
+        self.fc = torch_linear((1 + bidirectional) * hidden_size, num_classes, **made)
 
     def __call__(
         self, x: Float[Array, "B T I"], lengths: Int[Array, " B"] | None = None

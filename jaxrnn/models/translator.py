@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.dropout import Dropout, check_masks, dropping, masks_for
-from jaxrnn.lengths import check_lengths, is_traced, length_mask
+from jaxrnn.lengths import check_lengths, length_mask
+from jaxrnn.models.parts import check_tokens
 from jaxrnn.models.transformer import Transformer
 from jaxrnn.models.transformer_layers import Activation, LayerCache
 
@@ -107,7 +108,7 @@ class TransformerTranslator(nnx.Module):
         "transformer.".
         """
         masks = check_masks(self, dropout_masks)
-        _check_tokens("target", target, self.target_embedding)
+        target = check_tokens("target", target, self.target_embedding)
         source, padding = self._masked(source, lengths)
         if target.shape[0] != source.shape[0]:
             raise ValueError(
@@ -148,7 +149,7 @@ class TransformerTranslator(nnx.Module):
         is no room in the caches.
         """
         self._check_calm()
-        _check_tokens("tokens", tokens, self.target_embedding)
+        tokens = check_tokens("tokens", tokens, self.target_embedding)
         x = self._embedded(self.target_embedding, tokens)
         x += sinusoidal_positions(self.max_length, x.shape[-1], x.dtype)[state.position]
         decoder: Any = self.transformer.decoder
@@ -163,8 +164,7 @@ class TransformerTranslator(nnx.Module):
         else:
             padding = ~length_mask(check_lengths(lengths, *source.shape), source.shape[1])
             source = jnp.where(padding, 0, source)
-        _check_tokens("source", source, self.source_embedding)
-        return source, padding
+        return check_tokens("source", source, self.source_embedding), padding
 
     def _encode(self, source: Int[Array, "B S"], padding: Bool[Array, "B S"]) -> Float[Array, "B S E"]:
         x = self.source_dropout(self._positioned(self.source_embedding, source))
@@ -186,15 +186,3 @@ class TransformerTranslator(nnx.Module):
                 "start and step translate, and dropout would make that random. Call eval() first, and train() to "
                 "go on training."
             )
-
-
-def _check_tokens(name: str, tokens: Any, embedding: nnx.Embed) -> None:
-    """Raise where tokens are known to have no embedding; JAX would take another one, or NaN."""
-    known = embedding.num_embeddings
-    if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, the numbers of tokens, but got dtype {tokens.dtype}.")
-    if not is_traced(tokens) and tokens.size and not (np.min(tokens) >= 0 and np.max(tokens) < known):
-        raise IndexError(
-            f"index out of range in self: {name} has numbers from {np.min(tokens)} to {np.max(tokens)}, but the "
-            f"embedding has {known} tokens, from 0."
-        )

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from torch_ref.models.parts import LayerClass, MaskedDropout, Masks, last_features
+from torch_ref.dropout import Dropout, Masks, check_masks
+from torch_ref.models.parts import LayerClass, last_features
 
 
 class Classifier(nn.Module):
@@ -54,14 +55,14 @@ class TextClassifier(nn.Module):
             embedding_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional
         )
         self.fc = nn.Linear((1 + bidirectional) * hidden_size, num_classes)
-        self.embedding_dropout = MaskedDropout(dropout)
-        self.state_dropout = MaskedDropout(dropout)
+        self.embedding_dropout = Dropout(dropout)
+        self.state_dropout = Dropout(dropout)
 
     def forward(
-        self, tokens: Tensor, lengths: Tensor | None = None, *, dropout_masks: Masks = None
+        self, tokens: Tensor, lengths: Tensor | None = None, *, dropout_masks: Masks | None = None
     ) -> Tensor:
-        """Return the logits [B, C]; masks are for the "embedding" [B, T, E] and the "state" [B, D*H]."""
-        masks = dropout_masks or {}
-        x = self.embedding_dropout(self.embedding(tokens), masks.get("embedding"))
+        """Return the logits [B, C]; masks are for "embedding_dropout" [B, T, E] and "state_dropout" [B, D*H]."""
+        masks = check_masks(self, dropout_masks)
+        x = self.embedding_dropout(self.embedding(tokens), masks.get("embedding_dropout"))
         h = last_features(self.rnn, x, lengths)
-        return self.fc(self.state_dropout(h, masks.get("state")))
+        return self.fc(self.state_dropout(h, masks.get("state_dropout")))

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_ref.models.parts import LayerClass, MaskedDropout, Masks, last_features
+from torch_ref.dropout import Dropout, Masks, check_masks
+from torch_ref.models.parts import LayerClass, last_features
 
 
 class Forecaster(nn.Module):
@@ -59,12 +60,12 @@ class GaussianForecaster(nn.Module):
         self.mean = nn.Linear(hidden_size, output_size)
         self.spread = nn.Linear(hidden_size, output_size)
         self.minimum_variance = minimum_variance
-        self.dropout = MaskedDropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, *, dropout_masks: Masks = None) -> tuple[Tensor, Tensor]:
-        """Return mean and variance [B, output_size]; the mask is for the "state" [B, H]."""
-        masks = dropout_masks or {}
-        features = self.dropout(last_features(self.rnn, x), masks.get("state"))
+    def forward(self, x: Tensor, *, dropout_masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance [B, output_size]; the mask is for "dropout" [B, H]."""
+        masks = check_masks(self, dropout_masks)
+        features = self.dropout(last_features(self.rnn, x), masks.get("dropout"))
         spread = self.spread(features)
         variance = torch.logaddexp(spread, torch.zeros_like(spread)) + self.minimum_variance
         return self.mean(features), variance

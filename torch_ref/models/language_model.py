@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torch_ref.models.parts import LayerClass, MaskedDropout, Masks
+from torch_ref.dropout import Dropout, Masks, check_masks
+from torch_ref.models.parts import LayerClass
 
 
 class LanguageModel(nn.Module):
@@ -32,19 +33,21 @@ class LanguageModel(nn.Module):
         self.fc = nn.Linear(hidden_size, vocabulary_size)
         self.state_shape = num_layers, hidden_size
         self.two_states = type(self.rnn).__name__ in ("LSTM", "PeepholeLSTM")  # h and c
-        self.embedding_dropout = MaskedDropout(dropout)
-        self.output_dropout = MaskedDropout(dropout)
+        self.embedding_dropout = Dropout(dropout)
+        self.output_dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, hx: Any = None, *, dropout_masks: Masks = None) -> tuple[Tensor, Any]:
+    def forward(
+        self, tokens: Tensor, hx: Any = None, *, dropout_masks: Masks | None = None
+    ) -> tuple[Tensor, Any]:
         """Return the logits [B, T, V] for ``tokens`` [B, T], and the final state, to go on from.
 
-        Masks are for the "embedding" [B, T, E], the "layers", a list of [B, T, H], and the "output" [B, T, H].
+        Masks are for "embedding_dropout" [B, T, E], "output_dropout" [B, T, H] and "rnn", a list of [B, T, H].
         """
-        masks = dropout_masks or {}
-        x = self.embedding_dropout(self.embedding(tokens), masks.get("embedding"))
-        given = {"dropout_masks": masks["layers"]} if "layers" in masks else {}
+        masks = check_masks(self, dropout_masks)
+        x = self.embedding_dropout(self.embedding(tokens), masks.get("embedding_dropout"))
+        given = {"dropout_masks": masks["rnn"]} if "rnn" in masks else {}
         output, state = self.rnn(x, hx, **given)
-        return self.fc(self.output_dropout(output, masks.get("output"))), state
+        return self.fc(self.output_dropout(output, masks.get("output_dropout"))), state
 
     def start(self, batch_size: int) -> Any:
         """Return the state in front of a text, batch first: zeros."""

@@ -5,14 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from torch_ref.models.transformer_layers import (
-    Activation,
-    Masks,
-    TransformerDecoderLayer,
-    TransformerEncoderLayer,
-    check_masks,
-    masks_of,
-)
+from torch_ref.dropout import Masks, check_masks, masks_of
+from torch_ref.models.transformer_layers import Activation, TransformerDecoderLayer, TransformerEncoderLayer
 
 
 class TransformerEncoder(nn.Module):

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from torch_ref.attention import MultiheadAttention
+from torch_ref.dropout import Dropout, Masks, check_masks
 
 Activation = Callable[[Tensor], Tensor]
-Masks = Mapping[str, Tensor]
 ACTIVATIONS: Mapping[str, Activation] = {"relu": nn.functional.relu, "gelu": nn.functional.gelu}
 
 
@@ -37,13 +36,13 @@ class TransformerEncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, layer_norm_eps, bias=bias)
         self.norm2 = nn.LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
         self.activation: Activation = ACTIVATIONS[activation] if isinstance(activation, str) else activation
 
     def forward(
@@ -62,11 +61,11 @@ class TransformerEncoderLayer(nn.Module):
             x, _ = self.self_attn(
                 x, x, x, src_key_padding_mask, need_weights=False, attn_mask=src_mask, dropout_mask=kept
             )
-            return drop(self.dropout1, x, masks.get("dropout1"))
+            return self.dropout1(x, masks.get("dropout1"))
 
         def network(x: Tensor) -> Tensor:
-            hidden = drop(self.dropout, self.activation(self.linear1(x)), masks.get("dropout"))
-            return drop(self.dropout2, self.linear2(hidden), masks.get("dropout2"))
+            hidden = self.dropout(self.activation(self.linear1(x)), masks.get("dropout"))
+            return self.dropout2(self.linear2(hidden), masks.get("dropout2"))
 
         if self.norm_first:
             src = src + attend(self.norm1(src))
@@ -101,15 +100,15 @@ class TransformerDecoderLayer(nn.Module):
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, layer_norm_eps, bias=bias)
         self.norm2 = nn.LayerNorm(d_model, layer_norm_eps, bias=bias)
         self.norm3 = nn.LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.dropout1 = nn.Dropout(dropout)
-        self.dropout2 = nn.Dropout(dropout)
-        self.dropout3 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
         self.activation: Activation = ACTIVATIONS[activation] if isinstance(activation, str) else activation
 
     def forward(
@@ -131,18 +130,18 @@ class TransformerDecoderLayer(nn.Module):
             x, _ = self.self_attn(
                 x, x, x, tgt_key_padding_mask, need_weights=False, attn_mask=tgt_mask, dropout_mask=kept
             )
-            return drop(self.dropout1, x, masks.get("dropout1"))
+            return self.dropout1(x, masks.get("dropout1"))
 
         def look_up(x: Tensor) -> Tensor:
             kept, padding = masks.get("multihead_attn.dropout"), memory_key_padding_mask
             x, _ = self.multihead_attn(
                 x, memory, memory, padding, need_weights=False, attn_mask=memory_mask, dropout_mask=kept
             )
-            return drop(self.dropout2, x, masks.get("dropout2"))
+            return self.dropout2(x, masks.get("dropout2"))
 
         def network(x: Tensor) -> Tensor:
-            hidden = drop(self.dropout, self.activation(self.linear1(x)), masks.get("dropout"))
-            return drop(self.dropout3, self.linear2(hidden), masks.get("dropout3"))
+            hidden = self.dropout(self.activation(self.linear1(x)), masks.get("dropout"))
+            return self.dropout3(self.linear2(hidden), masks.get("dropout3"))
 
         if self.norm_first:
             tgt = tgt + look_back(self.norm1(tgt))
@@ -151,37 +150,3 @@ class TransformerDecoderLayer(nn.Module):
         tgt = self.norm1(tgt + look_back(tgt))
         tgt = self.norm2(tgt + look_up(tgt))
         return self.norm3(tgt + network(tgt))
-
-
-def drop(dropout: nn.Dropout, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return what is left of x: where a mask is True, or by a draw."""
-    if mask is None:
-        return dropout(x)
-    if mask.dtype != torch.bool or mask.shape != x.shape:
-        raise ValueError(
-            f"A dropout mask should be bool and of shape {tuple(x.shape)}, got {mask.dtype} {tuple(mask.shape)}."
-        )
-    return torch.where(mask, x / (1 - dropout.p) if dropout.p < 1 else 0.0, 0.0)
-
-
-def check_masks(module: nn.Module, masks: Masks | None) -> Masks:
-    """Return masks for the dropouts inside a module, by their names; raise unless all that drop have one."""
-    if masks is None:
-        return {}
-    drops = {name for name, part in module.named_modules() if isinstance(part, nn.Dropout) and part.p > 0}
-    drops |= {
-        f"{name}.dropout".lstrip(".")
-        for name, part in module.named_modules()
-        if isinstance(part, MultiheadAttention) and part.dropout > 0
-    }
-    expected = drops if module.training else set()
-    if {*masks} != expected:
-        raise ValueError(f"dropout_masks: expected {sorted(expected)}, got {sorted(masks)}.")
-    return masks
-
-
-def masks_of(part: str, masks: Masks) -> Masks | None:
-    """Return the masks of a part, by their names in there; None where there are none."""
-    prefix = f"{part}."
-    found = {name.removeprefix(prefix): mask for name, mask in masks.items() if name.startswith(prefix)}
-    return found or None

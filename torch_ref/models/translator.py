@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from torch_ref.checks import check_lengths
+from torch_ref.dropout import Dropout, Masks, check_masks, masks_of
 from torch_ref.models.transformer import Transformer
-from torch_ref.models.transformer_layers import Activation, Masks, check_masks, drop, masks_of
+from torch_ref.models.transformer_layers import Activation
 
 
 def sinusoidal_positions(length: int, features: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -56,7 +57,7 @@ class TransformerTranslator(nn.Module):
         super().__init__()
         self.source_embedding = nn.Embedding(source_tokens, d_model)
         self.target_embedding = nn.Embedding(target_tokens, d_model)
-        self.source_dropout, self.target_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
+        self.source_dropout, self.target_dropout = Dropout(dropout), Dropout(dropout)
         self.transformer = Transformer(
             d_model,
             nhead,
@@ -83,8 +84,8 @@ class TransformerTranslator(nn.Module):
         """Return the logits [B, T, V] of what follows each token of `target`, given sources of these lengths."""
         masks = check_masks(self, dropout_masks)
         source, padding = self._masked(source, lengths)
-        x = drop(self.source_dropout, positioned(self.source_embedding, source), masks.get("source_dropout"))
-        y = drop(self.target_dropout, positioned(self.target_embedding, target), masks.get("target_dropout"))
+        x = self.source_dropout(positioned(self.source_embedding, source), masks.get("source_dropout"))
+        y = self.target_dropout(positioned(self.target_embedding, target), masks.get("target_dropout"))
         output = self.transformer(
             x,
             y,

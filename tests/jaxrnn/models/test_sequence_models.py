@@ -78,7 +78,7 @@ def test_a_text_may_be_read_in_pieces():
 def test_a_token_that_is_no_word_is_refused_and_in_compiled_code_nan(token):
     network = made(LanguageModel, V, E, H)
     wrong = np.where(np.arange(T) == 2, token, TOKENS)
-    with pytest.raises(IndexError, match=f"token {token}, but the vocabulary has {V}"):
+    with pytest.raises(IndexError, match=f"{token}.*, but the vocabulary has {V} tokens"):
         network(wrong)
     logits = np.asarray(nnx.jit(lambda m, t: m(t)[0])(network, wrong))
     assert np.isnan(logits[:, 2:]).all()
@@ -86,11 +86,11 @@ def test_a_token_that_is_no_word_is_refused_and_in_compiled_code_nan(token):
 
 
 def test_tokens_that_are_no_integers_are_refused():
-    with pytest.raises(TypeError, match="tokens should be integers, got float64"):
+    with pytest.raises(TypeError, match=r"tokens must be integers.*float64"):
         made(TextClassifier, V, E, H, C)(draw(0, B, T))
 
 
-MASKS = {"embedding": draw(2, B, T, E) > 0, "state": draw(3, B, H) > 0}
+MASKS = {"embedding_dropout": draw(2, B, T, E) > 0, "state_dropout": draw(3, B, H) > 0}
 
 
 def test_masks_stand_in_for_what_dropout_draws():
@@ -102,23 +102,28 @@ def test_masks_stand_in_for_what_dropout_draws():
     kept.eval()
     everything = {name: np.ones_like(mask) for name, mask in MASKS.items()}
     np.testing.assert_allclose(network(TOKENS, dropout_masks=everything), kept(TOKENS), **SAME)
-    nothing = {"embedding": MASKS["embedding"], "state": np.zeros_like(MASKS["state"])}
+    nothing = {
+        "embedding_dropout": MASKS["embedding_dropout"],
+        "state_dropout": np.zeros_like(MASKS["state_dropout"]),
+    }
     bias = np.broadcast_to(network.fc.bias.get_value(), (B, C))
     np.testing.assert_array_equal(network(TOKENS, dropout_masks=nothing), bias)
     assert not np.allclose(network(TOKENS), network(TOKENS))  # drawn anew at each call
 
 
-@pytest.mark.parametrize("masks", [{}, {"state": MASKS["state"]}, MASKS | {"output": MASKS["state"]}])
+@pytest.mark.parametrize(
+    "masks", [{}, {"state_dropout": MASKS["state_dropout"]}, MASKS | {"output": MASKS["state_dropout"]}]
+)
 def test_masks_are_for_all_places_or_none(masks):
     network = made(TextClassifier, V, E, H, C, dropout=0.25)
-    with pytest.raises(ValueError, match=r"expected masks for \['embedding', 'state'\]"):
+    with pytest.raises(ValueError, match='Give a mask for each of "embedding_dropout", "state_dropout"'):
         network(TOKENS, dropout_masks=masks)
 
 
 def test_masks_are_refused_where_nothing_is_dropped():
     network = made(TextClassifier, V, E, H, C, dropout=0.25)
     network.eval()
-    with pytest.raises(ValueError, match=r"expected masks for \[\].*training mode"):
+    with pytest.raises(ValueError, match=r"nothing is dropped.*training mode"):
         network(TOKENS, dropout_masks=MASKS)
 
 
