@@ -31,8 +31,10 @@ def weigh(scores: Float[Array, "... S"], hidden: Array | None, *, empty: float) 
     """
     if hidden is None:
         return jax.nn.softmax(scores)
-    bool_mask = hidden.dtype == bool
-    biased = jnp.where(hidden, -jnp.inf, scores) if bool_mask else scores + hidden.astype(scores.dtype)
+    if hidden.dtype == bool:
+        biased = jnp.where(hidden, -jnp.inf, scores)
+    else:
+        biased = scores + hidden.astype(scores.dtype)
     none_left = jnp.all(jnp.isneginf(biased), axis=-1, keepdims=True)
     return jnp.where(none_left, empty, jax.nn.softmax(jnp.where(none_left, 0.0, biased)))
 
@@ -172,11 +174,10 @@ class MultiheadAttention(nnx.Module):
     def heads(self, part: str, array: Float[Array, "B T F"]) -> Float[Array, "B heads T K"]:
         """Return what all heads make of queries (`part` is "q"), keys ("k") or values ("v"), batch first."""
         row = "qkv".index(part)
-        weight = (
-            jnp.split(self.in_proj_weight[...], 3)[row]
-            if self._packed
-            else getattr(self, f"{part}_proj_weight")[...]
-        )
+        if self._packed:
+            weight = jnp.split(self.in_proj_weight[...], 3)[row]
+        else:
+            weight = getattr(self, f"{part}_proj_weight")[...]
         array = checks.check_dtype(array, self.dtype, self.dtype or weight.dtype, of="MultiheadAttention")
         found = jnp.einsum("bte,fe->btf", array, weight.astype(array.dtype), precision=self.precision)
         if self.bias:
@@ -267,11 +268,10 @@ def _check_hint(mask: Any) -> None:
         )
     if is_traced(mask):
         return
-    mask = _check_mask("attn_mask", mask)
-    hidden = mask if mask.dtype == bool else jnp.isneginf(mask)
-    if not jnp.array_equal(
-        hidden, jnp.broadcast_to(jnp.triu(jnp.ones(hidden.shape[-2:], bool), 1), hidden.shape)
-    ):
+    known = np.asarray(mask)  # in NumPy, which `jit` does not trace
+    hidden = known if known.dtype == bool else np.isneginf(known.astype(np.float32))
+    causal = np.triu(np.ones(hidden.shape[-2:], bool), 1)
+    if hidden.shape[-2:] != causal.shape or np.any(hidden != causal):
         raise ValueError(
             "is_causal=True says that attn_mask is the causal mask, but it is another. Leave the hint out: the "
             "mask alone decides."

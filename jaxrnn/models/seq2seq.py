@@ -73,7 +73,9 @@ class Encoder(nnx.Module):
         dropout_mask: Bool[Array, "B S E"] | None = None,
     ) -> tuple[Float[Array, "B S F"], Any]:
         """Return the last layer's outputs, zero in the padding, and all final states, as layers do."""
-        return self.rnn(self.dropout(embed(self.embedding, source), dropout_mask), lengths=lengths)
+        return self.rnn(
+            self.dropout(embed(self.embedding, source, "source [B, S]"), dropout_mask), lengths=lengths
+        )
 
 
 class Decoder(nnx.Module):

@@ -308,9 +308,7 @@ def _copy(layer: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
     for (_, old), (_, new) in zip(nnx.iter_graph(layer), nnx.iter_graph(copied), strict=True):
         if isinstance(new, nnx.RngStream):
             new.key.set_value(rngs.dropout())
-        elif isinstance(
-            new, nnx.Module
-        ):  # merging has sorted its attributes by name, and torch's order is lost
+        elif isinstance(new, nnx.Module):  # merged, it has its attributes by name, not in torch's order
             attributes = dict(vars(new))
             vars(new).clear()
             vars(new).update({name: attributes[name] for name in vars(old)})

@@ -172,8 +172,8 @@ class TransformerEncoderLayer(_Layer):
         """Return the output, shaped like `src`: [S, B, E], or [B, S, E] with `batch_first`, or [S, E].
 
         Masks and `is_causal` are those of `MultiheadAttention`. `dropout_masks`, by name, are what to keep in
-        place of draws: "self_attn.dropout" [B, heads, S, S], "dropout" [..., dim_feedforward], "dropout1" and
-        "dropout2", shaped like `src`.
+        place of draws: "self_attn.dropout" [B, heads, S, S] (B is 1 without a batch), "dropout"
+        [..., dim_feedforward], "dropout1" and "dropout2", shaped like `src`.
         """
         masks, x = check_masks(self, dropout_masks), self._checked("src", src)
 

@@ -108,7 +108,7 @@ class TransformerTranslator(nnx.Module):
         "transformer.".
         """
         masks = check_masks(self, dropout_masks)
-        target = check_tokens("target", target, self.target_embedding)
+        target = check_tokens("target [B, T]", target, self.target_embedding)
         source, padding = self._masked(source, lengths)
         if target.shape[0] != source.shape[0]:
             raise ValueError(
@@ -137,7 +137,7 @@ class TransformerTranslator(nnx.Module):
         source, padding = self._masked(source, lengths)
         decoder: Any = self.transformer.decoder
         caches = decoder.start(self._encode(source, padding), self.max_length)
-        return TranslatorState(caches, padding, jnp.zeros(source.shape[0], jnp.int32))
+        return TranslatorState(caches, padding, jnp.zeros(len(source), jnp.int32))
 
     def step(
         self, tokens: Int[Array, " B"], state: TranslatorState
@@ -149,7 +149,7 @@ class TransformerTranslator(nnx.Module):
         is no room in the caches.
         """
         self._check_calm()
-        tokens = check_tokens("tokens", tokens, self.target_embedding)
+        tokens = check_tokens("tokens [B]", tokens, self.target_embedding)
         x = self._embedded(self.target_embedding, tokens)
         x += sinusoidal_positions(self.max_length, x.shape[-1], x.dtype)[state.position]
         decoder: Any = self.transformer.decoder
@@ -160,11 +160,11 @@ class TransformerTranslator(nnx.Module):
     def _masked(self, source: Any, lengths: Any) -> tuple[Int[Array, "B S"], Bool[Array, "B S"]]:
         """Return the source with token 0 in its padding, whatever is there, and where that is."""
         if lengths is None:
-            padding = jnp.zeros(source.shape, bool)
-        else:
-            padding = ~length_mask(check_lengths(lengths, *source.shape), source.shape[1])
-            source = jnp.where(padding, 0, source)
-        return check_tokens("source", source, self.source_embedding), padding
+            source = check_tokens("source [B, S]", source, self.source_embedding)
+            return source, jnp.zeros(source.shape, bool)
+        source = check_tokens("source [B, S]", source, None)
+        padding = ~length_mask(check_lengths(lengths, *source.shape), source.shape[1])
+        return check_tokens("source [B, S]", jnp.where(padding, 0, source), self.source_embedding), padding
 
     def _encode(self, source: Int[Array, "B S"], padding: Bool[Array, "B S"]) -> Float[Array, "B S E"]:
         x = self.source_dropout(self._positioned(self.source_embedding, source))
@@ -172,7 +172,8 @@ class TransformerTranslator(nnx.Module):
 
     def _positioned(self, embedding: nnx.Embed, tokens: Int[Array, "B T"]) -> Float[Array, "B T E"]:
         embedded = self._embedded(embedding, tokens)
-        return embedded + sinusoidal_positions(embedded.shape[1], embedded.shape[2], embedded.dtype)
+        _, length, features = embedded.shape
+        return embedded + sinusoidal_positions(length, features, embedded.dtype)
 
     def _embedded(self, embedding: nnx.Embed, tokens: Int[Array, "..."]) -> Float[Array, "... E"]:
         """Return ``sqrt(E) embedding[token]``, in the dtype that the weights have now; Flax keeps their first."""

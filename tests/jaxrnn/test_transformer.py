@@ -205,6 +205,19 @@ def test_no_position_sees_a_later_one():
         assert np.abs(first[:, 2:] - second[:, 2:]).max(-1).min() > 0.01
 
 
+@pytest.mark.usefixtures("x64")
+def test_compiled_it_returns_what_it_returns_otherwise():
+    module, arrays = made({}, dropout=0.3), [jnp.asarray(a) for a in inputs()]
+    masks = masks_for(module, *arrays)
+
+    @nnx.jit
+    def compiled(module, src, tgt, masks):  # what is known while `jit` traces is checked all the same
+        return module(src, tgt, tgt_mask=CAUSAL, tgt_is_causal=True, dropout_masks=masks)
+
+    expected = module(*arrays, tgt_mask=CAUSAL, dropout_masks=masks)
+    np.testing.assert_allclose(compiled(module, *arrays, masks), expected, **SAME)
+
+
 # Weights
 
 
