@@ -29,7 +29,7 @@ if importlib.util.find_spec("jaxrnn") is None:
 """
 SIZE = 'size = "default"  # or "small", in seconds, or "full", which takes its time'
 CALL = "outcome = LESSON.run(LESSON.sizes[size], seed=0, judged=torch_is_installed())"
-SHOW = "show(outcome)\nfor figure in outcome.figures.values():\n    display(figure)"
+SHOW = "%matplotlib inline\nshow(outcome)\nfor figure in outcome.figures.values():\n    display(figure)"
 
 
 def lessons() -> dict[str, Lesson]:
