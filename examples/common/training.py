@@ -21,7 +21,7 @@ def learn(
     description: str,
     epochs: int,
     batch_size: int,
-    learning_rate: float,
+    learning_rate: optax.ScalarOrSchedule,
     clip: float | None = 1.0,
     seed: int = 0,
     validate: Callable[[Any], Any] | None = None,
