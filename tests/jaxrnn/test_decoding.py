@@ -343,3 +343,30 @@ def test_a_temperature_of_zero_is_refused():
         models.sample(
             Walk(3), jax.random.key(0), jnp.zeros((1, 4)), bos=BOS, eos=EOS, max_length=1, temperature=0.0
         )
+
+
+@pytest.mark.torch
+def test_a_transformer_writes_the_tokens_that_its_mirror_writes(torch):
+    """Its state holds keys and values of all positions, of which beams choose rows."""
+    import jaxrnn
+    from torch_ref import models as mirror
+
+    sizes = {
+        "d_model": 8,
+        "nhead": 2,
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 2,
+        "dim_feedforward": 16,
+    }
+    model = models.TransformerTranslator(7, 6, **sizes, max_length=5, rngs=nnx.Rngs(0))
+    twin = mirror.TransformerTranslator(7, 6, **sizes)
+    weights = {name: 2 * value for name, value in jaxrnn.state_dict(model).items()}
+    jaxrnn.load_state_dict(model, weights)
+    twin.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    source, lengths = np.random.default_rng(0).integers(7, size=(4, 5)), np.array([5, 1, 3, 4])
+    options = {"bos": BOS, "eos": EOS, "max_length": 5, "width": 3, "length_penalty": 0.6}
+    ours = models.beam_search(model, jnp.asarray(source), lengths, **options)
+    theirs = mirror.beam_search(twin, torch.tensor(source), torch.tensor(lengths), **options)
+    np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+    np.testing.assert_allclose(ours.log_probs, theirs.log_probs, rtol=1e-4)
+    assert set(np.unique(ours.lengths)) == {1, 2, 3}
