@@ -106,8 +106,9 @@ def test_targets_are_shifted_by_the_token_that_begins():
 def test_embeddings_are_dropped_by_a_given_mask():
     model = ours("GRU", dropout=0.5)
     source, target = tokens(1, SOURCE, B, S), tokens(2, TARGET, B, T)
-    nothing = {"encoder.dropout": torch.zeros(B, S, E), "decoder.dropout": torch.zeros(B, T, E)}
-    everything = {name: 1 + mask for name, mask in nothing.items()}
+    shapes = {"encoder.dropout": (B, S, E), "decoder.dropout": (B, T, E)}
+    nothing = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    everything = {name: ~mask for name, mask in nothing.items()}
     blind = model(source, target, dropout_masks=nothing)
     assert torch.equal(blind, model((source + 1) % SOURCE, (target + 1) % TARGET, dropout_masks=nothing))
     doubled = model(source, target, dropout_masks=everything)
