@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from parity.designed import (
+    CLASSES,
     CONVOLVED,
     DROPOUT,
     EMBEDDED,
@@ -22,20 +23,19 @@ from parity.designed import (
     HIDDEN,
     PREDICTED,
     PROJECTED,
-    SOURCE_WORDS,
     TARGET_WORDS,
+    WIDE,
+    WORD_SIZE,
+    WORDS,
     AttentionCall,
     CaptionerCall,
     CellCall,
     ForecasterCall,
+    GaussianCall,
     LayerCall,
     Seq2SeqCall,
-)
-from parity.designed_models import CLASSES, WORD_SIZE, WORDS, GaussianCall, SequencesCall, TextCall
-from parity.designed_transformers import (
-    SOURCE_TOKENS,
-    TARGET_TOKENS,
-    WIDE,
+    SequencesCall,
+    TextCall,
     TransformerCall,
     TranslatorCall,
 )
@@ -174,7 +174,7 @@ def _translator(id: str, summary: str, call: TranslatorCall, **options: Any) -> 
     encoders, decoders = call.layers
     shared = {"d_model": EMBEDDED, "nhead": HEADS, "dim_feedforward": WIDE, "dropout": DROPOUT}
     shared |= {"num_encoder_layers": encoders, "num_decoder_layers": decoders} | options
-    made = "TransformerTranslator", None, (SOURCE_TOKENS, TARGET_TOKENS), shared
+    made = "TransformerTranslator", None, (WORDS, TARGET_WORDS), shared
     return Case(id, summary, partial(_torch_model, *made), partial(_jax_model, *made), call.probes)
 
 
@@ -210,7 +210,7 @@ def _seq2seq(
     layers: int = 1,
     **options: Any,
 ) -> Case:
-    sizes = (SOURCE_WORDS, TARGET_WORDS, FEATURES, HIDDEN, layers)
+    sizes = (WORDS, TARGET_WORDS, FEATURES, HIDDEN, layers)
     return _decoding(f"seq2seq_{id}", summary, call, "Seq2Seq", kind, attention, sizes, **options)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parity import designed
-from parity.designed import CellCall, LayerCall
+from parity.designed import CellCall, LayerCall, forecasters
 from parity.gates import PRECISIONS
 from parity.probe import JITTER_AT_LEAST, Probe, jittered
 
@@ -117,7 +117,7 @@ def test_masks_and_resets_have_both_values_and_the_inputs_layout():
 
 def test_stock_windows_are_real_scaled_and_all_different():
     pytest.importorskip("bokeh_sampledata")
-    windows = designed.stock_windows()
+    windows = forecasters.stock_windows()
     assert windows.shape == (28, 19, 1)
     assert windows.dtype == np.float32
     assert len(np.unique(windows[:, :, 0], axis=0)) == 28

@@ -1,4 +1,4 @@
-"""The designed probes of Transformers; `parity.probe` says why they are as they are."""
+"""The designed probes of Transformers, and of a translator made of one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from parity.designed import BATCH, DROPOUT, EMBEDDED, HEADS, KEYS, STEPS, normal
+from parity.designed.sizes import (
+    BATCH,
+    DROPOUT,
+    EMBEDDED,
+    HEADS,
+    KEYS,
+    STEPS,
+    TARGET_WORDS,
+    WIDE,
+    WORDS,
+    normal,
+)
 from parity.gates import Array
 from parity.probe import SCALES, Probe
-
-WIDE = 10  # features between the two linear maps of a layer
-SOURCE_TOKENS, TARGET_TOKENS = 11, 13
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class TranslatorCall:
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
         behind = padding(rng, KEYS, empty=scale < 1)
-        source = np.where(behind, 100 * SOURCE_TOKENS, rng.integers(0, SOURCE_TOKENS, behind.shape))
+        source = np.where(behind, 100 * WORDS, rng.integers(0, WORDS, behind.shape))
         masks = {
             "source_dropout": kept(rng, (BATCH, KEYS, EMBEDDED)),
             "target_dropout": kept(rng, (BATCH, STEPS, EMBEDDED)),
@@ -86,7 +94,7 @@ class TranslatorCall:
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
-            args=(source, rng.integers(0, TARGET_TOKENS, (BATCH, STEPS))),
+            args=(source, rng.integers(0, TARGET_WORDS, (BATCH, STEPS))),
             kwargs={"lengths": KEYS - behind.sum(1), "dropout_masks": masks},
             weight_scale=scale,
             arg_names=("source", "target"),

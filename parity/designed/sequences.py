@@ -1,4 +1,4 @@
-"""The designed probes of classifiers, taggers, language models and forecasters with a variance."""
+"""The designed probes of classifiers, taggers and language models."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.designed import BATCH, DROPOUT, FEATURES, HIDDEN, STEPS
+from parity.designed.sizes import BATCH, FEATURES, HIDDEN, STEPS, WORD_SIZE, WORDS, masks
 from parity.gates import Array
 from parity.probe import SCALES, Probe
-
-WORDS, WORD_SIZE, CLASSES = 11, 4, 6
 
 
 @dataclass(frozen=True)
@@ -86,38 +84,11 @@ class TextCall:
         )
 
 
-@dataclass(frozen=True)
-class GaussianCall:
-    """Windows whose continuation is forecast with a variance; what is dropped is injected."""
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
-
-    def _probe(self, scale: float, seed: list[int]) -> Probe:
-        rng = np.random.default_rng(seed)
-        return Probe(
-            name=f"{scale:g}x",
-            seed=int(rng.integers(2**31)),
-            args=(rng.standard_normal((BATCH, STEPS, FEATURES)).astype(np.float32),),
-            kwargs={"dropout_masks": masks(rng, {"dropout": (HIDDEN,)})},
-            weight_scale=scale,
-            arg_names=("x",),
-            outputs=("mean", "variance"),
-            batch_axes={"mean": 0, "variance": 0},
-        )
-
-
 def words(rng: np.random.Generator) -> Array:
     """Draw tokens [B, T]; the first and the last word of the vocabulary are among them."""
     tokens = rng.integers(0, WORDS, (BATCH, STEPS), np.int32)
     tokens[0, :2] = 0, WORDS - 1
     return tokens
-
-
-def masks(rng: np.random.Generator, sizes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Draw what dropout keeps at each place, for a batch."""
-    return {name: rng.random((BATCH, *size)) >= DROPOUT for name, size in sizes.items()}
 
 
 def _features(rng: np.random.Generator, empty: Array, scale: float) -> Array:
