@@ -134,3 +134,9 @@ PMDARIMA = Package(
     "e8148ff1f4cdb9a07164247eb3e6dddc1baef6e226d38528bd3fdf5d160f8dee",
     platform=wheel_for("3.11", "manylinux2014_x86_64"),
 )
+VADER = Package(
+    "vaderSentiment",
+    "3.3.2",
+    "vaderSentiment-3.3.2-py2.py3-none-any.whl",
+    "3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+)
