@@ -46,7 +46,6 @@ SIZES: dict = {
     "default": Size(),
     "full": Size(epochs=600, hidden=96),
 }
-STEPS = {"airline": 12, "sunspots": 22, "CO2": 24, "demand": 48}  # steps that the network reads
 PASSES = {"demand": 0.1}  # of the epochs: this series has ten times the windows of the others
 
 
@@ -63,7 +62,7 @@ def windows(series: Series, origins: np.ndarray) -> Windows:
     """Return the windows of a series before the origins, and what follows."""
     values, period = series.forward(series.values), series.period
     differences = np.concatenate([np.zeros(period), values[period:] - values[:-period]])
-    steps = origins[:, None] + np.arange(-STEPS[series.name], 0)
+    steps = origins[:, None] + np.arange(-series.window, 0)
     naive = seasonal_naive(values, origins, series.horizon, period)
     inputs = np.stack([differences[steps], values[steps]], axis=-1)
     return Windows(inputs, naive, following(values, origins, series.horizon))
@@ -72,7 +71,7 @@ def windows(series: Series, origins: np.ndarray) -> Windows:
 def origins_before(series: Series, end: int) -> np.ndarray:
     """Return the origins that have a window and the seasons before it, and whose values end before `end`."""
     seasons = -(-series.horizon // series.period) * series.period
-    first = max(series.period + STEPS[series.name], seasons)
+    first = max(series.period + series.window, seasons)
     return np.arange(first, end - series.horizon + 1)
 
 

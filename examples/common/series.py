@@ -17,6 +17,7 @@ class Series:
 
     forward, inverse: from the unit to the scale on which a season's swing stays about the same, and back.
     period: steps in a season. step: what one step is, say "month". horizon: how many are forecast at once.
+    window: how many a network reads before them.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Series:
     period: int
     horizon: int
     held_out: int
+    window: int
     forward: Callable[[Any], np.ndarray]
     inverse: Callable[[Any], np.ndarray]
 
@@ -47,7 +49,7 @@ def airline() -> Series:
     """Return the passengers of international airlines, 1949 to 1960 (Box & Jenkins, 1970)."""
     lines = packages.SKTIME.read("sktime/datasets/data/Airline/Airline.csv").decode().split()
     values = np.array([float(line.split(",")[1]) for line in lines[1:]])
-    return Series("airline", values, "thousand passengers", "month", 12, 24, 36, np.log, np.exp)
+    return Series("airline", values, "thousand passengers", "month", 12, 24, 36, 12, np.log, np.exp)
 
 
 def sunspots() -> Series:
@@ -55,7 +57,7 @@ def sunspots() -> Series:
     from statsmodels.datasets import sunspots
 
     values = sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(np.float64)
-    return Series("sunspots", values, "sunspots", "year", 11, 24, 72, np.sqrt, _squared)
+    return Series("sunspots", values, "sunspots", "year", 11, 24, 72, 22, np.sqrt, _squared)
 
 
 def co2() -> Series:
@@ -66,7 +68,7 @@ def co2() -> Series:
     from statsmodels.datasets import co2
 
     months = co2.load_pandas().data["co2"].resample("MS").mean().interpolate()
-    return Series("CO2", months.to_numpy(np.float64), "ppm", "month", 12, 48, 120, np.asarray, np.asarray)
+    return Series("CO2", months.to_numpy(np.float64), "ppm", "month", 12, 48, 120, 24, np.asarray, np.asarray)
 
 
 def demand() -> Series:
@@ -77,7 +79,7 @@ def demand() -> Series:
     tree = ast.parse(packages.PMDARIMA.read("pmdarima/datasets/taylor.py"))  # parsed, not run
     (values,) = (n.elts for n in ast.walk(tree) if isinstance(n, ast.List) and len(n.elts) > 1000)
     gigawatts = np.array([ast.literal_eval(value) for value in values]) / 1000
-    return Series("demand", gigawatts, "GW", "half-hour", 336, 48, 672, np.asarray, np.asarray)
+    return Series("demand", gigawatts, "GW", "half-hour", 336, 48, 672, 48, np.asarray, np.asarray)
 
 
 def _squared(root: Any) -> np.ndarray:
