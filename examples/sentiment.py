@@ -14,6 +14,7 @@ That a network may learn what the order of words does is no promise that it will
 import bz2
 import csv
 import io
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -133,6 +134,9 @@ def loss(network: Any, batch: tuple[np.ndarray, ...]) -> jax.Array:
 def train(reviews: Reviews, check: Reviews, sizes: tuple[int, ...], size: Size, seed: int) -> TextClassifier:
     """Return a trained network: the weights of the epoch with the lowest validation loss."""
     network = TextClassifier(jaxrnn.LSTM, *sizes, bidirectional=True, dropout=0.5, rngs=nnx.Rngs(seed))
+    table = network.embedding.embedding
+    # As drawn, from N(0, 1), embeddings are noise that words seen a few times never lose: 64 % instead of 75 %.
+    table[...] = table[...] / math.sqrt(sizes[1])
     network.train()
     validate = nnx.jit(lambda network: loss(network, check[1:]))
     learn(
