@@ -8,8 +8,8 @@ as in Graves' figure of the vanishing gradient (2012, fig. 4.1), but in real net
 norm of the derivative of the state h_t by the first input, at every t. Before training it fades in all cells,
 gates or not; that it does not where a bias opens the LSTM's forget gates is initialisation. The rest is learned.
 Two things to notice: where short delays are asked too, even the plain RNN finds its way to long ones, through
-gradients that explode and have to be clipped; and a network may recall a symbol although its gradient has
-vanished, because a state that nothing can disturb has a derivative near zero (Bengio et al., 1994).
+gradients that explode, and sooner where they are clipped; and a network may recall a symbol although its gradient
+has vanished, because a state that nothing can disturb has a derivative near zero (Bengio et al., 1994).
 """
 
 # %% The imports
