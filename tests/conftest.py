@@ -48,13 +48,6 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(config, items):
     """Mark what is long, and leave out what belongs to other parts and shares."""
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    cases = Counter((item.path, item.function.__name__) for item in slow)
-    many = [
-        item
-        for item in slow
-        if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
-    ]
     known = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
     long = [
         item
@@ -64,6 +57,13 @@ def pytest_collection_modifyitems(config, items):
     for item in long:
         item.add_marker("slow")
         item.add_marker("long")
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    cases = Counter((item.path, item.function.__name__) for item in slow)
+    many = [
+        item
+        for item in slow
+        if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
+    ]
     everywhere = [item for item in long if runs_without_torch(item)]
     left_out = not_in(config.getoption("--part"), many) | not_in(config.getoption("--share"), everywhere)
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
