@@ -13,9 +13,10 @@ LECTURE = DOCS.parent / "lecture.md"
 
 
 def write(lessons: Iterable[str]) -> list[Path]:
-    """Write every lesson's page and the table in `docs/lecture.md`; return the files."""
-    pages = {DOCS / name / "index.md": page(name) for name in lessons}
-    text = replace_blocks(LECTURE.read_text("utf-8"), {"scores": scores(lessons)})
+    """Write the page of every lesson that has results, and the table in `docs/lecture.md`; return the files."""
+    shown = [name for name in lessons if (DOCS / name / "results.json").exists()]
+    pages = {DOCS / name / "index.md": page(name) for name in shown}
+    text = replace_blocks(LECTURE.read_text("utf-8"), {"scores": scores(shown)})
     for path, content in {**pages, LECTURE: text}.items():
         path.write_text(content, "utf-8")
     return [*pages, LECTURE]

@@ -20,12 +20,16 @@ def torch_is_installed() -> bool:
 def mirror(network: nnx.Module, model: str, *args: Any, **options: Any) -> Any:
     """Return `torch_ref.models.MODEL(*args, **options)` with the weights of a network, in evaluation mode.
 
-    A class of recurrent layers among the arguments, say `jaxrnn.LSTM`, stands for its namesake in `torch_ref`.
+    A class among the arguments, say `jaxrnn.LSTM`, stands for its namesake in `torch_ref`.
     """
     torch, torch_ref = importlib.import_module("torch"), importlib.import_module("torch_ref")
     torch.set_num_threads(1)  # small models; the threads of two frameworks would wait for each other
-    args = tuple(getattr(torch_ref, arg.__name__) if isinstance(arg, type) else arg for arg in args)
-    twin = getattr(importlib.import_module("torch_ref.models"), model)(*args, **options)
+
+    def of_torch(argument: Any) -> Any:
+        return getattr(torch_ref, argument.__name__) if isinstance(argument, type) else argument
+
+    options = {name: of_torch(option) for name, option in options.items()}
+    twin = getattr(importlib.import_module("torch_ref.models"), model)(*map(of_torch, args), **options)
     weights = jaxrnn.state_dict(network)
     twin.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     return twin.eval()
