@@ -19,7 +19,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-MANY_CASES = 12  # of one test; where there are more slow ones, a part of them may stand for all
 # Tests that were measured to be long: functions whose cases take over a second together, programs being compiled
 # before. They are slow, unless marked as essential.
 LONG = Path(__file__).with_name("long.txt")
@@ -27,15 +26,8 @@ LONG_SECONDS = 1.0
 
 
 def pytest_addoption(parser):
-    """Let a run take a part of the combinations that are many, or find out which tests are long."""
-    parser.addoption(
-        "--part", metavar="K/N", help="of slow combinations that are many, every N-th from the K-th"
-    )
-    parser.addoption(
-        "--share",
-        metavar="K/N",
-        help="of long tests that more than one environment can run, every N-th from the K-th",
-    )
+    """Let a run take a part of the slow tests, or find out which tests are long."""
+    parser.addoption("--part", metavar="K/N", help="of slow tests, every N-th from the K-th")
     parser.addoption("--write-long", action="store_true", help=f"write {LONG.name} from what this run takes")
 
 
@@ -47,41 +39,18 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(config, items):
-    """Mark what is long, and leave out what belongs to other parts and shares."""
-    known = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
-    long = [
-        item
-        for item in items
-        if function_of(item.nodeid) in known and not item.get_closest_marker("essential")
-    ]
-    for item in long:
-        item.add_marker("slow")
-        item.add_marker("long")
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    cases = Counter((item.path, item.function.__name__) for item in slow)
-    many = [
-        item
-        for item in slow
-        if item.get_closest_marker("one_of_many") or cases[item.path, item.function.__name__] > MANY_CASES
-    ]
-    everywhere = [item for item in long if runs_without_torch(item)]
-    left_out = not_in(config.getoption("--part"), many) | not_in(config.getoption("--share"), everywhere)
-    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-    items[:] = [item for item in items if item not in left_out]
-
-
-def not_in(part, items):
-    """Return the items that are not of a part K/N; none where no part is asked for."""
-    if part is None:
-        return set()
-    number, parts = map(int, part.split("/"))
-    return set(items) - set(items[number % parts :: parts])
-
-
-def runs_without_torch(item):
-    """Tell whether a test needs no PyTorch, by its marks and its folder."""
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    return folder not in ("parity", "torch_ref") and not item.get_closest_marker("torch")
+    """Mark what is long, and leave out the slow tests that belong to other parts."""
+    long = set() if config.getoption("--write-long") else set(LONG.read_text("utf-8").split())
+    for item in items:
+        if function_of(item.nodeid) in long and not item.get_closest_marker("essential"):
+            item.add_marker("slow")
+            item.add_marker("long")
+    if part := config.getoption("--part"):
+        number, parts = map(int, part.split("/"))
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        left_out = set(slow) - set(slow[number % parts :: parts])
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def function_of(nodeid):

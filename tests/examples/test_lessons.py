@@ -39,7 +39,6 @@ def test_the_sizes_of_a_lesson_are_three_and_differ(name):
 
 
 @pytest.mark.slow
-@pytest.mark.one_of_many
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_notebook_of_a_lesson_runs_at_its_small_size(name, tmp_path):
     nbclient = pytest.importorskip("nbclient")

@@ -19,7 +19,7 @@ CELLS = {cell.name: cell for cell in (cells.TANH, cells.RELU, cells.LSTM, cells.
 
 
 # One of many of a kind: not for the inner loop, and for one version of JAX.
-ONE_OF_MANY = (pytest.mark.slow, pytest.mark.one_of_many)
+ONE_OF_MANY = pytest.mark.slow
 
 
 def mostly_slow(values: Any, *, fast: tuple[Any, ...]) -> list[Any]:

@@ -108,7 +108,6 @@ def test_a_tpu_multiplies_once_per_step_of_each_loop_and_keeps_little(cell):
     assert forward["updates"] <= updates
 
 
-@pytest.mark.one_of_many
 @pytest.mark.parametrize("case", range(len(kernels_ahead.CASES)))
 @pytest.mark.parametrize("chip", ["v5e", "v7x"])
 def test_the_widest_network_that_a_tpus_kernels_serve_compiles(chip, case):
@@ -128,7 +127,6 @@ PROFILED = {
 }  # fmt: skip
 
 
-@pytest.mark.one_of_many
 @pytest.mark.parametrize("cell", PROFILED)
 def test_a_tpus_kernels_are_many_times_cheaper_than_its_scan_by_the_static_profile(cell):
     if not installed(COMPILERS["v5e"]):

@@ -14,7 +14,7 @@ from parity.cases import CASES
 from parity.judge import judge_case
 from parity.running import jax_side
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.one_of_many]
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 PLANS = {
     "one step": Plan(1, joined=False),
