@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrnn import checks
 from jaxrnn.dropout import Dropout
-from jaxrnn.init import TorchDraws, torch_uniform
+from jaxrnn.init import TorchDraws, torch_uniform_of
 from jaxrnn.lengths import is_traced
 from jaxrnn.torch_names import Parameter
 
@@ -95,7 +95,6 @@ class MultiheadAttention(nnx.Module):
         if bias:
             self.in_proj_bias = nnx.Param(jnp.zeros(3 * embed_dim, param_dtype))
         self.bias = bias
-        bound = 1 / math.sqrt(embed_dim)  # as torch.nn.Linear draws
         self.out_proj = nnx.Linear(
             embed_dim,
             embed_dim,
@@ -104,7 +103,7 @@ class MultiheadAttention(nnx.Module):
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
-            kernel_init=lambda key, shape, dtype, *_: torch_uniform(key, shape, bound, dtype),
+            kernel_init=torch_uniform_of(embed_dim),
         )
         self.dropout = Dropout(dropout, rngs=rngs)
 

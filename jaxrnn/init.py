@@ -50,6 +50,7 @@ def torch_linear(
     *,
     use_bias: bool = True,
     rngs: nnx.Rngs,
+    dtype: jax.typing.DTypeLike | None = None,
     param_dtype: jax.typing.DTypeLike = jnp.float32,
     precision: jax.lax.PrecisionLike = None,
 ) -> nnx.Linear:
@@ -58,9 +59,10 @@ def torch_linear(
         input_size,
         output_size,
         use_bias=use_bias,
-        kernel_init=_uniform_of(input_size),
-        bias_init=_uniform_of(input_size),
+        kernel_init=torch_uniform_of(input_size),
+        bias_init=torch_uniform_of(input_size),
         rngs=rngs,
+        dtype=dtype,
         param_dtype=param_dtype,
         precision=precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
     )
@@ -80,7 +82,7 @@ def torch_conv(
 
     ``k = 1 / sqrt(input_channels * size of the kernel)``. It pads each side by `padding`, as torch does.
     """
-    draw = _uniform_of(input_channels * math.prod(kernel_size))
+    draw = torch_uniform_of(input_channels * math.prod(kernel_size))
     return nnx.Conv(
         input_channels,
         output_channels,
@@ -94,8 +96,8 @@ def torch_conv(
     )
 
 
-def _uniform_of(inputs: int) -> Any:
-    """Return torch's initialiser of what adds up so many inputs."""
+def torch_uniform_of(inputs: int) -> Any:
+    """Return Flax's kind of initialiser for what adds up so many inputs: ``U(-k, k)``, ``k = 1 / sqrt(inputs)``."""
 
     def draw(key: jax.Array, shape: Sequence[int], dtype: Any, *_: Any) -> jax.Array:
         return torch_uniform(key, shape, 1 / math.sqrt(inputs), dtype)

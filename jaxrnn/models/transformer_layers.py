@@ -1,7 +1,6 @@
 """One layer of a Transformer's encoder and of its decoder, as in `torch.nn`; `transformer.py` stacks them."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrnn import checks
 from jaxrnn.attention import MultiheadAttention
 from jaxrnn.dropout import Dropout, check_masks
-from jaxrnn.init import torch_uniform
+from jaxrnn.init import torch_linear
 
 Activation = Callable[[Array], Array]
 
@@ -52,17 +51,14 @@ class Builder(NamedTuple):
 
     def linear(self, inputs: int, outputs: int) -> nnx.Linear:
         """Build a linear map."""
-        bound = 1 / math.sqrt(inputs)
-        return nnx.Linear(
+        return torch_linear(
             inputs,
             outputs,
             use_bias=self.bias,
             rngs=self.rngs,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            precision=self.precision,  # type: ignore[arg-type]  # Flax knows fewer; what it gets, it hands on
-            kernel_init=lambda key, shape, dtype, *_: torch_uniform(key, shape, bound, dtype),
-            bias_init=lambda key, shape, dtype, *_: torch_uniform(key, shape, bound, dtype),
+            precision=self.precision,
         )
 
     def norm(self) -> nnx.LayerNorm:

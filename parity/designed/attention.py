@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import BATCH, DROPOUT, EMBEDDED, HEADS, KEYS, STEPS, normal
-from parity.probe import SCALES, Probe
+from parity.probe import Probe
 
 
 @dataclass(frozen=True)
-class AttentionCall:
+class AttentionCall(Call):
     """Queries that look at keys of `kdim` features and values of `vdim`.
 
     padding: keys of unequal number, boolean; else a floating mask is added to scores. masks: dropout's is injected.
@@ -23,10 +24,6 @@ class AttentionCall:
     batch_first: bool = True
     padding: bool = True
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)

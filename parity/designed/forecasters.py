@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import BATCH, FEATURES, HIDDEN, STEPS, masks, normal
 from parity.gates import Array
 from parity.probe import SCALES, Probe
@@ -16,19 +17,18 @@ LOOK_BACK, WINDOWS_EACH = 20, 7
 
 
 @dataclass(frozen=True)
-class ForecasterCall:
+class ForecasterCall(Call):
     """Windows of a series, drawn at random or (`stocks`) real closing prices of several companies."""
 
     states: int = 1
     stocks: bool = False
 
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale; on the long windows of real prices none that is chaotic.
+    def _scales(self, probe_set: str) -> list[float]:
+        """Leave out what is chaotic on the long windows of real prices.
 
         A tanh network with 4 times the weights amplifies a rounding error to 6 % within 19 steps.
         """
-        scales = [scale for scale in SCALES[probe_set] if scale <= 1 or not self.stocks]
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(scales)]
+        return [scale for scale in SCALES[probe_set] if scale <= 1 or not self.stocks]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
@@ -45,12 +45,8 @@ class ForecasterCall:
 
 
 @dataclass(frozen=True)
-class GaussianCall:
+class GaussianCall(Call):
     """Windows whose continuation is forecast with a variance; what is dropped is injected."""
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import (
     BATCH,
     DROPOUT,
@@ -19,21 +20,17 @@ from parity.designed.sizes import (
     WORDS,
     normal,
 )
-from parity.probe import SCALES, Probe
+from parity.probe import Probe
 
 
 @dataclass(frozen=True)
-class Seq2SeqCall:
+class Seq2SeqCall(Call):
     """Sources of unequal lengths, with other tokens in the padding, and the targets that are to be predicted.
 
     The smallest scale has an empty source. masks: dropout masks of the embeddings are injected.
     """
 
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
@@ -60,14 +57,10 @@ class Seq2SeqCall:
 
 
 @dataclass(frozen=True)
-class CaptionerCall:
+class CaptionerCall(Call):
     """Images, channels first, and the captions that are to be predicted. masks: those of dropout are injected."""
 
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import BATCH, DROPOUT, FEATURES, HIDDEN, STEPS, normal
 from parity.gates import Array
 from parity.probe import SCALES, Probe
 
 
 @dataclass(frozen=True)
-class LayerCall:
+class LayerCall(Call):
     """What a recurrent layer is called with, and the options of its constructor that decide about shapes.
 
-    states: 2 for an LSTM (h and c), else 1. ragged: rows of unequal lengths, with garbage in the padding.
+    states: 2 for an LSTM (h and c), else 1. ragged: rows of unequal lengths, with garbage in the padding; the
+    smallest scale has NaN there, and an empty row.
     resets: new sequences begin inside the rows. masks: dropout masks are injected.
     """
 
@@ -31,13 +33,9 @@ class LayerCall:
     resets: bool = False
     masks: bool = False
 
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale; the smallest has NaN in the padding and an empty row.
-
-        A projected state is not bounded by a tanh: with 4 times the weights it explodes, with 2 it saturates.
-        """
-        scales = [min(scale, 2.0) if self.projected else scale for scale in SCALES[probe_set]]
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(scales)]
+    def _scales(self, probe_set: str) -> list[float]:
+        """Keep a projected state, not bounded by a tanh, where it saturates (2), rather than explodes (4)."""
+        return [min(scale, 2.0) if self.projected else scale for scale in SCALES[probe_set]]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
@@ -88,14 +86,10 @@ class LayerCall:
 
 
 @dataclass(frozen=True)
-class CellCall:
+class CellCall(Call):
     """One step of a cell: an input and a state of rows that differ."""
 
     states: int = 1
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)

@@ -7,25 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import BATCH, FEATURES, HIDDEN, STEPS, WORD_SIZE, WORDS, masks
 from parity.gates import Array
-from parity.probe import SCALES, Probe
+from parity.probe import Probe
 
 
 @dataclass(frozen=True)
-class SequencesCall:
+class SequencesCall(Call):
     """Ragged sequences of features, or of `tokens`, which a model reads to their end or labels step by step.
 
-    directions: 2 for a bidirectional layer. masks: dropout masks are injected.
+    In the padding is garbage, beside the smallest weights NaN. directions: 2 for a bidirectional layer. masks:
+    dropout masks are injected.
     """
 
     tokens: bool = False
     directions: int = 1
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale; in the padding is garbage, beside the smallest weights NaN."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
@@ -50,16 +48,12 @@ class SequencesCall:
 
 
 @dataclass(frozen=True)
-class TextCall:
+class TextCall(Call):
     """A text that a language model reads from a given state; states: 2 for an LSTM."""
 
     states: int = 1
     layers: int = 2
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)

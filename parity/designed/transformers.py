@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.designed.call import Call
 from parity.designed.sizes import (
     BATCH,
     DROPOUT,
@@ -21,25 +22,22 @@ from parity.designed.sizes import (
     normal,
 )
 from parity.gates import Array
-from parity.probe import SCALES, Probe
+from parity.probe import Probe
 
 
 @dataclass(frozen=True)
-class TransformerCall:
+class TransformerCall(Call):
     """A source of KEYS steps and a target of STEPS, the target's mask causal.
 
     layers: of encoder and decoder. padding: keys of unequal number, and boolean masks; else a floating mask for
-    every head is added to the source's scores. masks: dropout's are injected.
+    every head is added to the source's scores. masks: dropout's are injected. The smallest scale has a source of
+    which every key is hidden.
     """
 
     layers: tuple[int, int]
     batch_first: bool = True
     padding: bool = True
     masks: bool = False
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale; the smallest has a source of which every key is hidden."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
@@ -73,14 +71,13 @@ class TransformerCall:
 
 
 @dataclass(frozen=True)
-class TranslatorCall:
-    """Sources of unequal lengths, with tokens behind them that do not exist, targets, and dropout's masks."""
+class TranslatorCall(Call):
+    """Sources of unequal lengths, with tokens behind them that do not exist, targets, and dropout's masks.
+
+    The smallest scale has an empty source.
+    """
 
     layers: tuple[int, int]
-
-    def probes(self, probe_set: str, seed: int) -> list[Probe]:
-        """One probe per weight scale; the smallest has an empty source."""
-        return [self._probe(scale, [seed, number]) for number, scale in enumerate(SCALES[probe_set])]
 
     def _probe(self, scale: float, seed: list[int]) -> Probe:
         rng = np.random.default_rng(seed)
