@@ -12,7 +12,6 @@ always: Latin, Greek and Cyrillic have letters that look the same.)
 """
 
 # %% The imports
-import importlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence, Set
@@ -129,6 +128,7 @@ def load(size: "Size", seed: int) -> Data:
 
 
 LONGEST = 12  # tokens of a name
+SEARCH: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": LONGEST}
 
 
 # %% The model and its training
@@ -191,10 +191,9 @@ def train(data: Data, size: Size, seed: int) -> Captioner:
 # %% Captions, and the baseline
 def search(network: Captioner, glyphs: Glyphs, width: int | None) -> Decoded:
     """Return captions, greedily or, with a width, the best of a beam search."""
-    options: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": LONGEST}
     if width is None:
-        return greedy(network, glyphs.images, **options)
-    found = beam_search(network, glyphs.images, **options, width=width)
+        return greedy(network, glyphs.images, **SEARCH)
+    found = beam_search(network, glyphs.images, **SEARCH, width=width)
     return Decoded(found.tokens[:, 0], found.lengths[:, 0], found.log_probs[:, 0])
 
 
@@ -269,22 +268,15 @@ def looks(network: Captioner, glyphs: Glyphs, words: Sequence[str], n: int) -> F
 # %% The comparison with PyTorch
 def agreement(network: Captioner, data: Data, size: Size) -> Agreement:
     """Judge the trained network, and compare what both frameworks decode, token for token, for a few images."""
-    torch = importlib.import_module("torch")
-    searches = importlib.import_module("torch_ref.models")
     args, options = sizes(data, size)
     twin = judging.mirror(network, "Captioner", *args, **options)
     few = first(data.fonts, 24)
-    given: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": LONGEST}
-    images = torch.from_numpy(few.images)
-    with torch.no_grad():
-        simple = searches.greedy(twin, images, **given).tokens.numpy()
-        beams = searches.beam_search(twin, images, **given, width=size.width).tokens.numpy()
-    found = beam_search(network, few.images, **given, width=size.width).tokens
-    equal = int(np.sum(np.asarray(search(network, few, None).tokens) == simple))
-    equal += int(np.sum(np.asarray(found) == beams))
+    beams = beam_search(network, few.images, **SEARCH, width=size.width).tokens
+    greedily = search(network, few, None).tokens
+    identical = judging.same_tokens(twin, (few.images,), greedily, beams, width=size.width, **SEARCH)
     shifted = np.asarray(shift_right(jnp.asarray(few.target[:12]), BOS))
     probe = parity.Probe("glyphs in other fonts", (few.images[:12], shifted), outputs=("logits",))
-    return judging.judge(NAME, network, twin, probe, identical=(equal, simple.size + beams.size))
+    return judging.judge(NAME, network, twin, probe, identical=identical)
 
 
 # %% The run

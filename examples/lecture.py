@@ -7,7 +7,7 @@ from typing import Any
 
 from examples.common import results
 from examples.common.lesson import DOCS
-from examples.stock_results import markdown, replace_blocks
+from examples.common.pages import markdown, replace_blocks
 
 LECTURE = DOCS.parent / "lecture.md"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,27 +176,3 @@ def write_json(path: Path, runs: Sequence[Run], settings: Mapping[str, Any]) -> 
         ],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
-    """Replace what stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, for every block.
-
-    Raises ValueError for a block whose markers are not in the text exactly once.
-    """
-    for name, content in blocks.items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        found = len(pattern.findall(text))
-        if found != 1:
-            raise ValueError(
-                f"{name}: expected one pair of {begin!r} and {end!r}, found {found}; add the markers."
-            )
-        before, after = pattern.split(text)
-        text = f"{before}{begin}\n{content}\n{end}{after}"
-    return text

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from examples import stock_results
+from examples.common import pages
 from examples.stock_forecast import (
     CLEAN,
     LAYERS,
@@ -82,12 +83,12 @@ def study_table(found: Mapping[str, Sequence[Run]]) -> str:
             skills = [run.skill for run in runs if run.ticker == ticker]
             cells.append(f"{np.median(skills):.2f} ({min(skills):.2f} to {max(skills):.2f})")
         rows.append([label, *cells])
-    return stock_results.markdown(["test RMSE / persistence", *TICKERS], rows)
+    return pages.markdown(["test RMSE / persistence", *TICKERS], rows)
 
 
 def write_docs(output: Path) -> None:
     """Run everything, draw it, and put it into `docs/stock_forecast.md`."""
-    stock_results.replace_blocks(PAGE.read_text("utf-8"), dict.fromkeys(BLOCKS, ""))  # or raise at once
+    pages.replace_blocks(PAGE.read_text("utf-8"), dict.fromkeys(BLOCKS, ""))  # or raise at once
     twin = load_twin(True)
     pairs = 2 * len(TICKERS) * len(LAYERS)
     alone = len(TICKERS) * len(SEEDS) * sum(len(habits(name)) for name in LAYERS)
@@ -110,7 +111,7 @@ def write_docs(output: Path) -> None:
     stock_results.write_json(output / "study.json", everything, {"epochs": EPOCHS, "seeds": list(SEEDS)})
     for name, source in FIGURES.items():
         shutil.copyfile(output / source, PAGE.parent / "figures" / name)
-    page = stock_results.replace_blocks(PAGE.read_text("utf-8"), blocks(runs, found, seconds))
+    page = pages.replace_blocks(PAGE.read_text("utf-8"), blocks(runs, found, seconds))
     PAGE.write_text(page, "utf-8")
 
 
@@ -132,8 +133,8 @@ def blocks(
     ]
     return {
         "summary": "\n".join(summary),
-        "notebook": stock_results.markdown(*stock_results.cells(runs["notebook"])),
-        "clean": stock_results.markdown(*stock_results.cells(runs["clean"])),
+        "notebook": pages.markdown(*stock_results.cells(runs["notebook"])),
+        "clean": pages.markdown(*stock_results.cells(runs["clean"])),
         "study": study_table(found),
         "environment": f"{one_line(environment())}; {seconds['notebook']:.0f} CPU seconds for one split.",
     }

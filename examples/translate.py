@@ -13,7 +13,6 @@ published, g2p_en, whose weights are read into the same class.
 """
 
 # %% The imports
-import importlib
 import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -299,43 +298,42 @@ def maps(networks: dict[str, Any], words: Words, phones: Sequence[str], shown: S
 
 # %% The comparison with PyTorch
 def agreement(
-    name: str, network: Any, test: Words, phones: Sequence[str], size: Size, searched: dict[str, np.ndarray]
+    name: str, network: Any, test: Words, phones: Sequence[str], size: Size, greedily: Any, by_beams: Any
 ) -> Agreement:
     """Judge a trained network, and compare what both frameworks decode, token for token, for a few words."""
-    torch = importlib.import_module("torch")
-    searches = importlib.import_module("torch_ref.models")
     args, options = sizes(name, phones, size.hidden)
     twin = judging.mirror(network, type(network).__name__, *args, **options)
-    few = 24
-    source, lengths = torch.from_numpy(test.source[:few]).long(), torch.from_numpy(test.lengths[:few]).long()
-    search: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": size.phones}
-    with torch.no_grad():
-        again = {
-            "greedy": searches.greedy(twin, source, lengths, **search).tokens,
-            "beam": searches.beam_search(twin, source, lengths, **search, width=size.width).tokens,
-        }
-    equal = sum(int(np.sum(searched[kind][:few] == found.numpy())) for kind, found in again.items())
-    total = sum(found.numel() for found in again.values())
-    given = shift_right(jnp.asarray(test.target[:16]), BOS)
-    probe = parity.Probe(
-        "held-out words", (test.source[:16], np.asarray(given), test.lengths[:16]), outputs=("logits",)
+    few = slice(0, 24)
+    identical = judging.same_tokens(
+        twin,
+        (test.source[few], test.lengths[few]),
+        greedily[few],
+        by_beams[few],
+        width=size.width,
+        **search(size),
     )
-    return judging.judge(name, network, twin, probe, identical=(equal, total))
+    given = np.asarray(shift_right(jnp.asarray(test.target[:16]), BOS))
+    probe = parity.Probe("held-out words", (test.source[:16], given, test.lengths[:16]), outputs=("logits",))
+    return judging.judge(name, network, twin, probe, identical=identical)
+
+
+def search(size: Size) -> dict[str, Any]:
+    """Return what every search of a pronunciation is told."""
+    return {"bos": BOS, "eos": EOS, "max_length": size.phones}
 
 
 # %% The run
 def run(size: Size, *, seed: int, judged: bool) -> Outcome:
     """Train networks with and without attention to pronounce words, beside letters' usual sounds and g2p_en."""
     (words, check, test), phones = load(size, seed)
-    search: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": size.phones}
     table = usual_sounds(words)
     usual = phone_error_rate([pronounce(word, table) for word in test.spelled], test)
     others = phone_error_rate(pronounced_by_published(test), test)
     metric, scores, agreements, networks, remarks = "phone error rate (%)", [], [], {}, []
     for name in (*MODELS, TRANSFORMER):
         network = networks[name] = train(name, words, check, phones, size, seed)
-        simple = greedy(network, test.source, test.lengths, **search)
-        beams = beam_search(network, test.source, test.lengths, **search, width=size.width)
+        simple = greedy(network, test.source, test.lengths, **search(size))
+        beams = beam_search(network, test.source, test.lengths, **search(size), width=size.width)
         best = spoken(beams.tokens[:, 0], beams.lengths[:, 0], phones)
         found = phone_error_rate(best, test)
         scores.append(Score(name, metric, found, "letters' usual sounds", usual, higher_is_better=False))
@@ -346,8 +344,8 @@ def run(size: Size, *, seed: int, judged: bool) -> Outcome:
             f"{name}: {right:.1f} % of the words without an error; greedily {by_greed:.1f} % of phones wrong."
         )
         if judged:
-            searched = {"greedy": np.asarray(simple.tokens), "beam": np.asarray(beams.tokens)}
-            agreements.append(agreement(name, network, test, phones, size, searched))
+            decoded = simple.tokens, beams.tokens
+            agreements.append(agreement(name, network, test, phones, size, *decoded))
     looking = {name: networks[name] for name in MODELS if "no" not in name}
     longest = sorted(range(len(test.spelled)), key=lambda n: -len(test.spelled[n]))
     return Outcome(

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,22 @@ def judge(
     network.eval()
     report = parity.compare(network, twin, probe)
     return Agreement(name, report.verdict, report.compared, report.numeric_sensitivity, identical)
+
+
+def same_tokens(
+    twin: Any, inputs: Sequence[np.ndarray], greedily: Any, by_beams: Any, *, width: int, **search: Any
+) -> tuple[int, int]:
+    """Return how many tokens a mirror decodes as the network did, and of how many.
+
+    `greedily` [B, L] and `by_beams` [B, W, L] are the network's tokens; `inputs` are what both searches start from.
+    """
+    torch, models = importlib.import_module("torch"), importlib.import_module("torch_ref.models")
+    tensors = [torch.from_numpy(np.asarray(each)) for each in inputs]
+    tensors = [each if each.is_floating_point() else each.long() for each in tensors]
+    with torch.no_grad():
+        pairs = (
+            (greedily, models.greedy(twin, *tensors, **search).tokens),
+            (by_beams, models.beam_search(twin, *tensors, **search, width=width).tokens),
+        )
+    equal = sum(int(np.sum(np.asarray(ours) == theirs.numpy())) for ours, theirs in pairs)
+    return equal, sum(theirs.numel() for _, theirs in pairs)

@@ -12,8 +12,9 @@ pytest.importorskip("bokeh_sampledata")
 pytest.importorskip("matplotlib")
 
 from examples import stock_forecast, stock_results, stock_study
+from examples.common.pages import replace_blocks
 from examples.stock_forecast import CLEAN, NOTEBOOK, TICKERS, dataset, main, prices, rmse
-from examples.stock_results import Run, Side, replace_blocks
+from examples.stock_results import Run, Side
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 

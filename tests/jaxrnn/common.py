@@ -18,13 +18,9 @@ from jaxrnn.cells import Cell, carry_dtype
 CELLS = {cell.name: cell for cell in (cells.TANH, cells.RELU, cells.LSTM, cells.GRU, cells.PEEPHOLE_LSTM)}
 
 
-# One of many of a kind: not for the inner loop, and for one version of JAX.
-ONE_OF_MANY = pytest.mark.slow
-
-
 def mostly_slow(values: Any, *, fast: tuple[Any, ...]) -> list[Any]:
     """Return `values` for a parametrised test, of which the inner loop runs only the `fast` ones."""
-    return [value if value in fast else pytest.param(value, marks=ONE_OF_MANY) for value in values]
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn import losses
-from tests.jaxrnn.common import ONE_OF_MANY, draw, fill, mostly_slow, rms_error
+from tests.jaxrnn.common import draw, fill, mostly_slow, rms_error
 
 T, B, I, H, VOCABULARY = 12, 3, 4, 5, 7
 LENGTHS = jnp.array([T, 2, 9])
@@ -83,8 +83,8 @@ LAYERS = [jaxrnn.RNN, jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.PeepholeLSTM]
 @pytest.mark.parametrize(
     ("make", "segments"),
     [(jaxrnn.LSTM, 5), (jaxrnn.LSTM, (8, 3))]
-    + [pytest.param(jaxrnn.LSTM, segments, marks=ONE_OF_MANY) for segments in (1, 4, 12, 50, None)]
-    + [pytest.param(make, (6, 2), marks=ONE_OF_MANY) for make in LAYERS],
+    + [pytest.param(jaxrnn.LSTM, segments, marks=pytest.mark.slow) for segments in (1, 4, 12, 50, None)]
+    + [pytest.param(make, (6, 2), marks=pytest.mark.slow) for make in LAYERS],
 )
 def test_the_loss_in_segments_is_the_loss(make, options, segments):
     model = fill(ByteModel(make))
@@ -239,7 +239,8 @@ def trained(model, x, y, state, learning_rate=0.5, **windows):
     ("k1", "k2"),
     [(4, 8), (4, 2)]
     + [
-        pytest.param(*one, marks=ONE_OF_MANY) for one in ((4, 4), (3, 9), (2, 12), (6, 3), (12, 12), (4, 100))
+        pytest.param(*one, marks=pytest.mark.slow)
+        for one in ((4, 4), (3, 9), (2, 12), (6, 3), (12, 12), (4, 100))
     ],
 )
 def test_windows_are_what_a_loop_over_them_would_do(k1, k2):

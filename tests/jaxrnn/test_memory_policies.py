@@ -15,7 +15,6 @@ from jaxrnn.ops.memory import Memory, Size, best_length, kept_bytes, resolve
 from jaxrnn.ops.planning import Plan
 from tests.jaxrnn.common import (
     CELLS,
-    ONE_OF_MANY,
     assert_same,
     draw,
     draw_cell,
@@ -93,7 +92,7 @@ FAST = [(cells.LSTM, options, policy) for options in WITH_ALL for policy in ("ca
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("cell", "options", "policy"),
-    [pytest.param(*one, marks=() if one in FAST else ONE_OF_MANY) for one in TRIED],
+    [pytest.param(*one, marks=() if one in FAST else pytest.mark.slow) for one in TRIED],
 )
 def test_no_policy_changes_a_value_or_a_gradient(cell, options, policy):
     options = OPTIONS[options]
@@ -218,9 +217,9 @@ def test_in_bfloat16_no_policy_is_further_from_the_truth(policy):
     ("make", "memory"),
     [
         (jaxrnn.LSTM, "6 KiB"),
-        pytest.param(jaxrnn.PeepholeLSTM, "h", marks=ONE_OF_MANY),
-        pytest.param(jaxrnn.GRU, "carry", marks=ONE_OF_MANY),
-        pytest.param(jaxrnn.RNN, [4, 2], marks=ONE_OF_MANY),
+        pytest.param(jaxrnn.PeepholeLSTM, "h", marks=pytest.mark.slow),
+        pytest.param(jaxrnn.GRU, "carry", marks=pytest.mark.slow),
+        pytest.param(jaxrnn.RNN, [4, 2], marks=pytest.mark.slow),
     ],
 )
 def test_every_layer_takes_a_policy(make, memory):

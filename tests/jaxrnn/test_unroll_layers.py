@@ -10,7 +10,7 @@ from jaxrnn import cells, ops
 from jaxrnn.ops import reference, scan
 from jaxrnn.ops.planning import Plan, choose
 from jaxrnn.plan.loops import loops
-from tests.jaxrnn.common import CELLS, ONE_OF_MANY, draw, draw_cell, mostly_slow, rms_error, scalar
+from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
 
 B, T, I, H, L = 3, 6, 5, 4, 3
 LENGTHS = jnp.array([T, 0, 3])
@@ -68,7 +68,7 @@ FAST = [
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("cell", "way", "plan"),
-    [pytest.param(*one, marks=() if one in FAST else ONE_OF_MANY, id=str(one)) for one in TRIED],
+    [pytest.param(*one, marks=() if one in FAST else pytest.mark.slow, id=str(one)) for one in TRIED],
 )
 def test_no_plan_changes_a_value_or_a_gradient(cell, way, plan):
     plan = PLANS[plan]
