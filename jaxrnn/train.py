@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import Any, NamedTuple
@@ -218,8 +219,11 @@ class Epochs:
         """Run what is left of the epoch's steps; return the mean of the losses of all of them."""
         batches = self._rest_of(epoch)
         pending = None  # A loss is looked at one step late, so that the device need not wait for Python.
-        for batch in batches:
-            loss, self.carry = self._step(self.model, self.optimizer, batch, self.carry)
+        step: Callable[..., Any] = partial(self._step, self.model, self.optimizer)
+        for number, batch in enumerate(batches):
+            loss, self.carry = step(batch, self.carry)
+            if number == 0:  # Its structure stays from here on, and Flax need not go through it every time.
+                step = nnx.cached_partial(self._step, self.model, self.optimizer)
             self._look_at(pending, epoch)
             pending = loss
             self._steps += 1

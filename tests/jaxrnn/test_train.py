@@ -65,6 +65,25 @@ def test_the_step_is_compiled_once():
     assert int(run.carry["steps"]) == 9
 
 
+def test_a_model_may_make_a_variable_in_its_first_step():
+    class Lazy(nnx.Module):
+        def __init__(self):
+            self.net, self.seen = linear(), nnx.data(None)
+
+        def __call__(self, x):
+            if self.seen is None:
+                self.seen = nnx.BatchStat(jnp.zeros(()))
+            self.seen[...] += len(x)
+            return self.net(x)
+
+    model = Lazy()
+    fit(*with_optimizer(model, optax.sgd(0.1)), squared_error, shuffled, epochs=2, progress=False)
+    assert model.seen[...] == 2 * len(X)
+    plain = linear()
+    fit(*with_optimizer(plain, optax.sgd(0.1)), squared_error, shuffled, epochs=2, progress=False)
+    assert_same_bits(state_of(model.net), state_of(plain))
+
+
 def test_only_what_the_optimizer_holds_is_trained():
     model = Net()
     before = state_of(model.layers[0])
