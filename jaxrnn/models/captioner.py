@@ -1,15 +1,16 @@
 """One to many: describe an image in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxrnn import checks
+from jaxrnn.dropout import check_masks
 from jaxrnn.init import torch_conv, torch_linear
 from jaxrnn.models.parts import LayerClass
 from jaxrnn.models.seq2seq import Decoder, DecoderState
@@ -95,20 +96,25 @@ class Captioner(nnx.Module):
         images: Float[Array, "B C H W"],
         target: Int[Array, "B T"],
         *,
-        dropout_mask: Bool[Array, "B T E"] | None = None,
+        dropout_masks: Mapping[str, Array] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Return the logits of what follows each token of `target`, which begins with BOS: see `shift_right`."""
-        return self.decoder(target, self.start(images), dropout_mask=dropout_mask)[0]
+        """Return the logits of what follows each token of `target`, which begins with BOS: see `shift_right`.
+
+        `dropout_masks`: which numbers of the embeddings to keep, in place of draws: "decoder.dropout" [B, T, E].
+        """
+        mask = check_masks(self, dropout_masks).get("decoder.dropout")
+        return self.decoder(target, self.start(images), dropout_mask=mask)[0]
 
     def attention_weights(
         self,
         images: Float[Array, "B C H W"],
         target: Int[Array, "B T"],
         *,
-        dropout_mask: Bool[Array, "B T E"] | None = None,
+        dropout_masks: Mapping[str, Array] | None = None,
     ) -> Float[Array, "B T S"]:
         """Return how much each step looks at each place of the image, row by row."""
-        return self.decoder.attention_weights(target, self.start(images), dropout_mask=dropout_mask)
+        mask = check_masks(self, dropout_masks).get("decoder.dropout")
+        return self.decoder.attention_weights(target, self.start(images), dropout_mask=mask)
 
     def start(self, images: Float[Array, "B C H W"]) -> DecoderState:
         """Return the state in front of the first token, for `step` and `jaxrnn.models.decoding`."""

@@ -13,13 +13,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.dropout import Dropout
+from jaxrnn.dropout import Dropout, check_masks
 from jaxrnn.init import torch_embedding, torch_linear
 from jaxrnn.lengths import check_lengths, length_mask
 from jaxrnn.models.parts import LayerClass, embed
 from jaxrnn.single_head_attention import Attention
-
-DROPOUTS = ("encoder.dropout", "decoder.dropout")
 
 
 class Memory(NamedTuple):
@@ -247,8 +245,9 @@ class Seq2Seq(nnx.Module):
         * `dropout_masks`: which numbers of the embeddings to keep, in place of draws: "encoder.dropout" [B, S, E]
           and "decoder.dropout" [B, T, E].
         """
-        encoders, decoders = _dropout_masks(dropout_masks)
-        return self.decoder(target, self._start(source, lengths, encoders), dropout_mask=decoders)[0]
+        masks = check_masks(self, dropout_masks)
+        state = self._start(source, lengths, masks.get("encoder.dropout"))
+        return self.decoder(target, state, dropout_mask=masks.get("decoder.dropout"))[0]
 
     def attention_weights(
         self,
@@ -259,9 +258,9 @@ class Seq2Seq(nnx.Module):
         dropout_masks: Mapping[str, Array] | None = None,
     ) -> Float[Array, "B T S"]:
         """Return how much each step of the decoder looks at each token of the source."""
-        encoders, decoders = _dropout_masks(dropout_masks)
-        state = self._start(source, lengths, encoders)
-        return self.decoder.attention_weights(target, state, dropout_mask=decoders)
+        masks = check_masks(self, dropout_masks)
+        state = self._start(source, lengths, masks.get("encoder.dropout"))
+        return self.decoder.attention_weights(target, state, dropout_mask=masks.get("decoder.dropout"))
 
     def start(self, source: Int[Array, "B S"], lengths: Any = None) -> DecoderState:
         """Return the decoder's state in front of its first token, for `step` and `jaxrnn.models.decoding`."""
@@ -287,15 +286,6 @@ class Seq2Seq(nnx.Module):
             return self.decoder.begin(hx)
         padding = None if lengths is None else ~length_mask(lengths, source.shape[1])
         return self.decoder.begin(hx, outputs, padding)
-
-
-def _dropout_masks(given: Mapping[str, Array] | None) -> tuple[Array | None, Array | None]:
-    if given is None:
-        return None, None
-    if set(given) != set(DROPOUTS):
-        raise ValueError(f"dropout_masks should have the names {DROPOUTS}, got {tuple(given)}.")
-    encoders, decoders = (given[name] for name in DROPOUTS)
-    return encoders, decoders
 
 
 def _batch_first(hx: Any) -> Any:

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.dropout import Dropout, check_masks, dropping, masks_for
+from jaxrnn.init import torch_linear
 from jaxrnn.lengths import check_lengths, length_mask
 from jaxrnn.models.parts import check_tokens
 from jaxrnn.models.transformer import Transformer
@@ -90,7 +91,7 @@ class TransformerTranslator(nnx.Module):
             precision=precision,
             **given,
         )
-        self.fc = nnx.Linear(d_model, target_tokens, precision=precision, **given)  # type: ignore[arg-type]
+        self.fc = torch_linear(d_model, target_tokens, precision=precision, **given)
         self.max_length, self.dtype = max_length, dtype
 
     def __call__(

@@ -68,12 +68,12 @@ class CaptionerCall(Call):
             normal(rng, (BATCH, FEATURES, *IMAGE)),
             rng.integers(TARGET_WORDS, size=(BATCH, STEPS)),
         )
-        kept = {"dropout_mask": rng.random((BATCH, STEPS, EMBEDDED)) >= DROPOUT} if self.masks else {}
+        kept = rng.random((BATCH, STEPS, EMBEDDED)) >= DROPOUT
         return Probe(
             name=f"{scale:g}x",
             seed=int(rng.integers(2**31)),
             args=(images, target),
-            kwargs=kept,
+            kwargs={"dropout_masks": {"decoder.dropout": kept}} if self.masks else {},
             weight_scale=scale,
             arg_names=("images", "target"),
             outputs=("logits",),

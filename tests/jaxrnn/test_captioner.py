@@ -102,10 +102,10 @@ def test_an_image_that_does_not_fit_is_refused():
 
 def test_embeddings_are_dropped_by_a_given_mask():
     model, target = fill(build(jaxrnn, "plain", dropout=0.5), jnp.float32), jnp.ones((B, T), int)
-    nothing, everything = jnp.zeros((B, T, E), bool), jnp.ones((B, T, E), bool)
-    blind = model(images(), target, dropout_mask=nothing)
-    np.testing.assert_array_equal(blind, model(images(), target + 1, dropout_mask=nothing))
-    doubled = model(images(), target, dropout_mask=everything)
+    nothing, everything = ({"decoder.dropout": kept((B, T, E), bool)} for kept in (jnp.zeros, jnp.ones))
+    blind = model(images(), target, dropout_masks=nothing)
+    np.testing.assert_array_equal(blind, model(images(), target + 1, dropout_masks=nothing))
+    doubled = model(images(), target, dropout_masks=everything)
     model.decoder.embedding.embedding[...] *= 2
     model.eval()
     np.testing.assert_allclose(model(images(), target), doubled, rtol=1e-6)

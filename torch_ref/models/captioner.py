@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_ref.dropout import Masks, check_masks
 from torch_ref.models.seq2seq import Decoder, DecoderState
 from torch_ref.single_head_attention import Attention
 
@@ -60,9 +61,13 @@ class Captioner(nn.Module):
         self.bridge = nn.ModuleList([nn.Linear(seen, num_layers * hidden_size) for _ in range(fields)])
         self.num_layers = num_layers
 
-    def forward(self, images: Tensor, target: Tensor, *, dropout_mask: Tensor | None = None) -> Tensor:
-        """Return the logits [B, T, V] of what follows each token of `target` [B, T], which begins with BOS."""
-        return self.decoder(target, self.start(images), dropout_mask=dropout_mask)[0]
+    def forward(self, images: Tensor, target: Tensor, *, dropout_masks: Masks | None = None) -> Tensor:
+        """Return the logits [B, T, V] of what follows each token of `target` [B, T], which begins with BOS.
+
+        `dropout_masks` say what to keep of the embeddings: "decoder.dropout" [B, T, E].
+        """
+        mask = check_masks(self, dropout_masks).get("decoder.dropout")
+        return self.decoder(target, self.start(images), dropout_mask=mask)[0]
 
     def attention_weights(self, images: Tensor, target: Tensor) -> Tensor:
         """Return how much each step looks at each place of the image: [B, T, S]."""

@@ -1,12 +1,12 @@
 """Many to many, of unequal lengths: an encoder reads the source, a decoder writes the target, step by step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torch_ref.dropout import Dropout
+from torch_ref.dropout import Dropout, Masks, check_masks
 from torch_ref.ops import valid_steps
 from torch_ref.single_head_attention import Attention
 
@@ -179,14 +179,14 @@ class Seq2Seq(nn.Module):
         target: Tensor,
         lengths: Tensor | None = None,
         *,
-        dropout_masks: Mapping[str, Tensor] | None = None,
+        dropout_masks: Masks | None = None,
     ) -> Tensor:
         """Return the logits [B, T, V] of what follows each token of `target` [B, T], which begins with BOS.
 
         `lengths` [B] are those of the sources [B, S]; `dropout_masks` say what to keep of the embeddings, by the
         names of the modules that drop: "encoder.dropout" and "decoder.dropout".
         """
-        masks = dropout_masks or {}
+        masks = check_masks(self, dropout_masks)
         state = self._start(source, lengths, masks.get("encoder.dropout"))
         return self.decoder(target, state, dropout_mask=masks.get("decoder.dropout"))[0]
 
