@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from parity.gates import Array, is_float
@@ -54,7 +56,8 @@ def testimonies(reference: nn.Module, probe: Probe, gradients: Mapping[str, Arra
         place: {name: value.detach().cpu().numpy() for name, value in params.items()}
         for place, params in surface.stack_of(reference, network).items()
     }
-    wide_stack, wide_call = map_leaves(_widened, (stack, tuple(call)))
+    held = partial(_held, dtype=getattr(torch, probe.dtype))
+    wide_stack, wide_call = map_leaves(held, (stack, tuple(call)))
     yield Testimony("long-hand NumPy", _named(network, *recurrent.run(network, wide_stack, Call(*wide_call))))
     if probe.dtype == "float32" and onnx_runtime.is_installed() and onnx_runtime.knows(network, call):
         yield Testimony(
@@ -88,8 +91,11 @@ def _layer_of(reference: nn.Module) -> Network | None:
     return surface.network_of(reference) if is_layer else None
 
 
-def _widened(leaf: Any) -> Any:
-    return leaf.astype(np.float64) if isinstance(leaf, np.ndarray) and is_float(leaf) else leaf
+def _held(leaf: Any, dtype: torch.dtype) -> Any:
+    """Return a leaf with the numbers that the reference is given: rounded to `dtype`, in float64."""
+    if not isinstance(leaf, np.ndarray) or not is_float(leaf):
+        return leaf
+    return torch.from_numpy(np.ascontiguousarray(leaf)).to(dtype).double().numpy()
 
 
 def _named(network: Network, output: Array, states: tuple[Array, ...]) -> dict[str, Array]:

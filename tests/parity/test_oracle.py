@@ -19,7 +19,7 @@ CALL = LayerCall(states=2, layers=2, directions=2, batch_first=True, ragged=True
 
 def consulted(reference, probe):
     reference = torch_side.with_weights(reference, probe.weights(torch_side.parameters(reference)))
-    measured = torch_side.run(reference, probe, "float32")
+    measured = torch_side.run(reference, probe, probe.dtype)
     replayed = {name: measured[f"grad({name})"] for name in torch_side.parameters(reference)}
     return oracle.consult(reference, probe, measured, replayed)
 
@@ -51,6 +51,13 @@ def test_a_twin_has_the_options_of_the_original(reference):
     x = torch.randn(4, 2, FEATURES) if hasattr(reference, "num_layers") else torch.randn(2, FEATURES)
     expected, found = reference(x), witnesses.twin(reference)(x)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_every_witness_gets_the_rounded_numbers(dtype):
+    probe = dataclasses.replace(CALL.probes("quick", 0)[0], dtype=dtype)
+    found = consulted(torch_ref.LSTM(FEATURES, HIDDEN, **OPTIONS), probe)
+    assert found.description.endswith("agrees with torch.nn.LSTM, long-hand equations, long-hand NumPy")
 
 
 def test_two_oracles_that_disagree_are_an_error_and_judge_nothing():
