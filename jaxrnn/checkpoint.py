@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxrnn.checkpoint_files import as_numpy, read, write
-from jaxrnn.torch_names import Parameter, parameters, quoted
+from jaxrnn.torch_names import Parameter, entries, parameters, quoted
 
 
 class IncompatibleKeys(NamedTuple):
@@ -25,16 +25,17 @@ class IncompatibleKeys(NamedTuple):
 
 
 def state_dict(module: nnx.Pytree) -> dict[str, np.ndarray]:
-    """Return the parameters of a module by torch's names, as NumPy copies in torch's layout.
+    """Return the parameters and buffers of a module by torch's names, as NumPy copies in torch's layout.
 
     The order is torch's: a module's own parameters, then those of its parts, each as it was set in
     ``__init__``. (Flax sorts the attributes of a module by name in `nnx.jit`, `nnx.clone` and `nnx.merge`;
     the order within recurrent layers and Flax's own modules survives that.) A tied parameter is listed under
-    each of its names. What is not an `nnx.Param`, such as random streams, is left out.
+    each of its names. What is neither an `nnx.Param` nor, in `jaxrnn.torch_names`, `Frozen` or a `Buffer`, such
+    as random streams, is left out.
 
     Raises NotImplementedError for a kind of module whose names or layout would be wrong in torch.
     """
-    return {parameter.name: parameter.value() for parameter in parameters(module)}
+    return {parameter.name: parameter.value() for parameter in entries(module)}
 
 
 def save(module: nnx.Pytree, path: str | os.PathLike[str]) -> None:
@@ -45,7 +46,7 @@ def save(module: nnx.Pytree, path: str | os.PathLike[str]) -> None:
 def load_state_dict(
     module: nnx.Pytree, source: Mapping[str, Any] | str | os.PathLike[str], strict: bool = True
 ) -> IncompatibleKeys:
-    """Copy parameters into a module by torch's names; everything or, on an error, nothing.
+    """Copy parameters and buffers into a module by torch's names; everything or, on an error, nothing.
 
     `source` maps names to NumPy arrays, JAX arrays or torch tensors, or is the path of a file for `read`.
     Values are cast to the dtype of the module's parameter, as torch does; a value that is not floating point
@@ -54,8 +55,16 @@ def load_state_dict(
 
     Raises RuntimeError, in torch's words, naming everything that does not fit and what may have happened.
     """
+    return _load(module, entries(module), source, strict)
+
+
+def load_parameters(module: nnx.Pytree, source: Mapping[str, Any] | str | os.PathLike[str]) -> None:
+    """Copy what is trained into a module by torch's names, strictly, and leave the rest of its state alone."""
+    _load(module, parameters(module), source, strict=True)
+
+
+def _load(module: nnx.Pytree, ours: list[Parameter], source: Any, strict: bool) -> IncompatibleKeys:
     checkpoint = _as_checkpoint(source)
-    ours = parameters(module)
     names = [parameter.name for parameter in ours]
     missing = [name for name in names if name not in checkpoint]
     unexpected = [name for name in checkpoint if name not in names]
@@ -128,6 +137,8 @@ def _fitting(parameter: Parameter, source: Any) -> np.ndarray:
         raise ValueError(
             f"dtype mismatch for {name}: {value.dtype} does not become {dtype}; convert it first."
         )
+    if jnp.issubdtype(dtype, jnp.integer) and np.any(value.astype(dtype) != value):
+        raise ValueError(f"{name}: the values do not fit into {dtype}.")
     return value
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrnn.checkpoint import load_state_dict
+from jaxrnn.checkpoint import load_parameters
 from jaxrnn.torch_names import Parameter, parameters, recurrent_position, translation
 from jaxrnn.torch_normal import BLOCK, fill_normal, pair
 
@@ -141,7 +141,7 @@ def like_torch(module: Module, seed: int) -> Module:
         )
     found = parameters(module)
     _check_order(module, found)
-    load_state_dict(module, TorchDraws(seed).in_turn(found))
+    load_parameters(module, TorchDraws(seed).in_turn(found))
     return module
 
 

@@ -1,7 +1,9 @@
-"""The parameters of any Flax NNX module by PyTorch's names, in PyTorch's order and layout.
+"""The parameters and buffers of any Flax NNX module by PyTorch's names, in PyTorch's order and layout.
 
 The parameters of this library's layers have torch's names, shapes and layout already, so for them the map is
 the identity. Flax's own modules are translated by a table, `TRANSLATIONS`, one row for each kind of module.
+
+A module whose attributes must keep torch's order, whatever Flax does to them, names them in `torch_order`.
 """
 
 import re
@@ -31,6 +33,14 @@ def _channels_first(rank: int) -> tuple[int, ...]:
     return (rank - 1, rank - 2, *range(rank - 2))
 
 
+class Buffer(nnx.BatchStat):
+    """What torch calls a buffer: in the state dict, but not trained, such as a running mean."""
+
+
+class Frozen(nnx.Variable):
+    """A weight that is not trained: torch's `requires_grad=False`. What looks for an `nnx.Param` passes it by."""
+
+
 class Renamed(NamedTuple):
     """What an attribute is called in torch, and how its axes lie there."""
 
@@ -50,11 +60,12 @@ TRANSLATIONS: dict[type, dict[str, Renamed]] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in a module tree; its name, shape and values are as in torch."""
+    """A parameter or buffer in a module tree; its name, shape and values are as in torch."""
 
     name: str
     path: tuple[Any, ...]  # modules, from the outermost to the one that holds it
-    variable: nnx.Param
+    attribute: str  # what the one that holds it calls it
+    variable: nnx.Variable
     layout: Layout
 
     @property
@@ -80,7 +91,10 @@ class Parameter:
             raise TypeError(
                 f"{self.name}: the module is abstract; give it values with load_state_dict first."
             )
-        return np.array(np.transpose(array, self.layout(array.ndim)), order="C")
+        value = np.array(np.transpose(array, self.layout(array.ndim)), order="C")
+        # torch counts in int64, which JAX has with 64 bits only.
+        counts = isinstance(self.variable, Buffer) and value.dtype == np.int32
+        return value.astype(np.int64) if counts else value
 
     def placed(self, value: np.ndarray) -> jax.Array:
         """Return what the module would hold: the value in its layout and dtype, on its devices."""
@@ -94,7 +108,12 @@ class Parameter:
 
 
 def parameters(module: nnx.Pytree) -> list[Parameter]:
-    """Return every parameter of a module tree with its torch name, in torch's order."""
+    """Return every parameter that is trained of a module tree, with its torch name, in torch's order."""
+    return [entry for entry in entries(module) if isinstance(entry.variable, nnx.Param)]
+
+
+def entries(module: nnx.Pytree) -> list[Parameter]:
+    """Return what the state dict of a module tree holds, in torch's order: parameters, frozen ones, buffers."""
     if not isinstance(module, nnx.Pytree):
         raise TypeError(f"Expected a Flax NNX module, got {type(module).__name__}.")
     found = list(_walk(module, "", ()))
@@ -119,11 +138,12 @@ def _walk(node: Any, prefix: str, ancestors: tuple[Any, ...]) -> Iterator[Parame
             )
         return
     path = (*ancestors, node)
-    children = dict(_children(node))
-    own = [name for name, child in children.items() if isinstance(child, nnx.Param)]
-    for attribute in _registration_order(own, row):
+    children = dict(parts(node))
+    own = [name for name, child in children.items() if isinstance(child, nnx.Param | Frozen)]
+    buffers = [name for name, child in children.items() if isinstance(child, Buffer)]
+    for attribute in [*_registration_order(own, row), *buffers]:
         renamed = row.get(attribute, Renamed(attribute))
-        yield Parameter(prefix + renamed.name, path, children[attribute], renamed.layout)
+        yield Parameter(prefix + renamed.name, path, attribute, children[attribute], renamed.layout)
     for name, child in children.items():
         if isinstance(child, nnx.Pytree | list | tuple | dict):
             yield from _walk(child, f"{prefix}{name}.", path)
@@ -139,12 +159,16 @@ def translation(kind: type) -> Mapping[str, Renamed] | None:
     return {}
 
 
-def _children(node: Any) -> Iterable[tuple[str, Any]]:
+def parts(node: Any) -> Iterable[tuple[str, Any]]:
+    """Return what a module, list or dict holds, by torch's names for the parts, in torch's order."""
     if isinstance(node, nnx.Sequential):  # torch numbers its parts without naming the list
         node = node.layers
     if isinstance(node, nnx.List | list | tuple):
         return ((str(index), child) for index, child in enumerate(node))
     attributes = node if isinstance(node, dict) else vars(node)
+    if order := getattr(node, "torch_order", ()):
+        rest = [name for name in attributes if name not in order]
+        attributes = {name: attributes[name] for name in (*order, *rest) if name in attributes}
     return ((name, child) for name, child in attributes.items() if not str(name).startswith("_pytree__"))
 
 

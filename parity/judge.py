@@ -85,9 +85,9 @@ def port(reference: Any, candidate: Any) -> Any:
 
     Strict: a name or shape that fits only one side is an error. The candidate is changed in place.
     """
-    from jaxrnn.checkpoint import load_state_dict
+    from jaxrnn.checkpoint import load_parameters
 
-    load_state_dict(candidate, side_of(reference).parameters(reference))
+    load_parameters(candidate, side_of(reference).parameters(reference))
     return candidate
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxrnn import checkpoint, optim
+from jaxrnn import checkpoint, optim, torch_names
 from parity.gates import Array
 from parity.probe import LEARNING_RATE, Probe
 from parity.running.products import rounded_products
@@ -25,7 +25,7 @@ MATMUL_PRECISION = {"ieee": "highest", "tf32": "tensorfloat32"}
 
 def parameters(module: nnx.Module) -> dict[str, Array]:
     """Return the parameters by torch's names and in torch's layout."""
-    return checkpoint.state_dict(module)
+    return {parameter.name: parameter.value() for parameter in torch_names.parameters(module)}
 
 
 def paths(module: nnx.Module) -> dict[str, str]:
@@ -42,14 +42,14 @@ def paths(module: nnx.Module) -> dict[str, str]:
         ]
     )
     names = [".".join(map(str, path)) for path, _ in flat]
-    numbers = checkpoint.state_dict(nnx.merge(graphdef, marked, rest))
+    numbers = parameters(nnx.merge(graphdef, marked, rest))
     return {name: names[int(mark.flat[0])] if mark.size else name for name, mark in numbers.items()}
 
 
 def with_weights(module: nnx.Module, weights: Mapping[str, Array]) -> nnx.Module:
     """Return a copy of the module that holds these weights (by torch's names); strict."""
     module = nnx.clone(module)
-    checkpoint.load_state_dict(module, weights)
+    checkpoint.load_parameters(module, weights)
     return module
 
 
@@ -79,7 +79,7 @@ def run(module: nnx.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arr
         _require_no_luck(module, rest, found, result)
 
         def torch_names(tree: Any) -> dict[str, Array]:
-            return checkpoint.state_dict(nnx.merge(graphdef, tree, rest))
+            return parameters(nnx.merge(graphdef, tree, rest))
 
         own = paths(module)
         entries = {name: Entry(value, "param", own[name]) for name, value in torch_names(params).items()}
@@ -264,7 +264,7 @@ def _require_no_luck(module: nnx.Module, rest: Any, found: _Result, result: Call
 def _as_state(graphdef: Any, params: Any, rest: Any, values: Mapping[str, Array]) -> Any:
     """Put values by torch's names into the shape of the parameters' state."""
     holder = nnx.merge(graphdef, params, rest, copy=True)  # `params` keep their own values
-    checkpoint.load_state_dict(holder, values)
+    checkpoint.load_parameters(holder, values)
     return nnx.state(holder, nnx.Param)
 
 

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxrnn import checkpoint
 from parity.gates import Array
 from parity.optimizers.jax_side import is_transformation
+from parity.running import jax_side
 
 Loss = Callable[[nnx.Module, Any], jax.Array]  # (model, batch) -> scalar
 
@@ -91,7 +92,7 @@ def forced(
             found[f"loss{number + 1}"] = np.asarray(values[number])
             for kind, tree in (("grad", own), ("step", stepped)):
                 picked = jax.tree.map(lambda leaf, number=number: leaf[number], tree)
-                for name, value in checkpoint.state_dict(nnx.merge(graphdef, picked, rest)).items():
+                for name, value in jax_side.parameters(nnx.merge(graphdef, picked, rest)).items():
                     found[f"{kind}{number + 1}({name})"] = value
         return found
 
@@ -110,7 +111,7 @@ def _value_and_grad(graphdef: Any, rest: Any, loss: Loss) -> Callable[..., Any]:
 
 def _loaded(module: nnx.Module, weights: Mapping[str, Array], dtype: str) -> tuple[Any, Any, Any]:
     module = nnx.clone(module)
-    checkpoint.load_state_dict(module, weights)
+    checkpoint.load_parameters(module, weights)
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     return graphdef, _cast(params, dtype), _cast(rest, dtype)
 

@@ -50,6 +50,36 @@ def test_what_is_not_a_parameter_has_no_name():
     assert list(checkpoint.state_dict(module)) == ["1.weight", "1.bias"]
 
 
+def test_frozen_parameters_and_buffers_have_names():
+    module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    module.kernel, module.steps = (
+        torch_names.Frozen(module.kernel[...]),
+        torch_names.Buffer(jnp.zeros((), jnp.int32)),
+    )
+    named = checkpoint.state_dict(module)
+    assert [(name, value.dtype) for name, value in named.items()] == [
+        ("weight", np.float32),
+        ("bias", np.float32),
+        ("steps", np.int64),  # as torch counts
+    ]
+    assert [parameter.name for parameter in torch_names.parameters(module)] == ["bias"]
+    checkpoint.load_state_dict(module, named | {"steps": np.int64(7), "weight": np.ones((3, 2), np.float32)})
+    assert module.steps[...] == 7
+    assert np.all(module.kernel[...] == 1)
+    with pytest.raises(RuntimeError, match="steps: the values do not fit into int32"):
+        checkpoint.load_state_dict(module, named | {"steps": np.int64(2**31)})
+
+
+def test_the_order_of_a_module_that_names_its_attributes_is_kept():
+    class Model(nnx.Module):
+        torch_order = ("weight", "bias")
+
+        def __init__(self):
+            self.weight, self.bias = nnx.Param(jnp.ones(1)), nnx.Param(jnp.ones(1))
+
+    assert list(checkpoint.state_dict(nnx.clone(Model()))) == ["weight", "bias"]
+
+
 def test_parts_in_plain_lists_and_dicts_have_names():
     class Model(nnx.Module):
         def __init__(self):
