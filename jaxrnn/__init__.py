@@ -30,6 +30,7 @@ from jaxrnn.layers import (
     PeepholeLSTMCell,
     RNNCell,
 )
+from jaxrnn.migration import from_torch
 from jaxrnn.models import (
     Transformer,
     TransformerDecoder,
@@ -67,6 +68,7 @@ __all__ = [
     "bucketing",
     "cells",
     "data",
+    "from_torch",
     "init",
     "keep_memory",
     "load_state_dict",
