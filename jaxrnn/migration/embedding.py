@@ -15,28 +15,37 @@ from jaxrnn.lengths import is_traced
 class Embedding(nnx.Module):
     """Rows of a table, as `torch.nn.Embedding`; the row `padding_idx` is looked up, but gets no gradient.
 
-    `weight` is [num_embeddings, embedding_dim], zero until it is loaded. `nnx.Embed` is the one without
-    `padding_idx`. Not there: `max_norm`, `scale_grad_by_freq`, `sparse`.
+    `weight` is [num_embeddings, embedding_dim], zero until it is loaded. A number that names no row is an
+    IndexError, as in torch; in compiled code, where values are not known, its row is NaN. (`nnx.Embed` takes -1
+    for the last row.) Not there: `max_norm`, `scale_grad_by_freq`, `sparse`.
     """
 
     torch_order = ("weight",)
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int, *, param_dtype: Any = jnp.float32
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        param_dtype: Any = jnp.float32,
     ):
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = nnx.Param(jnp.zeros((num_embeddings, embedding_dim), param_dtype))
 
     def __call__(self, input: Int[Array, "*S"]) -> Float[Array, "*S E"]:
         """Return the rows that the input names."""
-        input = _indices(input)
+        input = _named(input, self.num_embeddings)
+        if self.padding_idx is None:
+            return jnp.take(self.weight[...], input, axis=0)
         return _rows(self.weight[...], input, input == self.padding_idx)
 
 
 class EmbeddingBag(nnx.Module):
     """Sums, means or maxima of rows of a table, as `torch.nn.EmbeddingBag`; `padding_idx` counts for nothing.
 
-    An empty bag is zero. `weight` is [num_embeddings, embedding_dim], zero until it is loaded. Where several
+    An empty bag is zero. `weight` is [num_embeddings, embedding_dim], zero until it is loaded. Numbers that name
+    no row are as for `Embedding`. Where several
     rows of a bag share the maximum, the first gets the gradient, as in torch.
     Not there: `max_norm`, `scale_grad_by_freq`, `sparse`.
     """
@@ -71,7 +80,7 @@ class EmbeddingBag(nnx.Module):
           `include_last_offset` [B + 1], and the last one is where the last bag ends.
         * `per_sample_weights`: shaped like `input`, what rows are multiplied by; for "sum" only.
         """
-        input = _indices(input)
+        input = _named(input, self.num_embeddings)
         self._check_weights(input, per_sample_weights)
         bag, bags = self._bags(input, offsets)
         indices = input.reshape(-1)
@@ -134,6 +143,20 @@ def _indices(value: Any) -> Array:
     return value
 
 
+def _named(value: Any, rows: int) -> Array:
+    """Return the numbers of rows of a table that has so many; one that names none is beyond it."""
+    indices = _indices(value)
+    if is_traced(value):
+        return jnp.where(indices < 0, rows, indices)
+    known = np.asarray(value)  # in NumPy, which `jit` does not trace
+    if known.size and (known.min() < 0 or known.max() >= rows):
+        raise IndexError(
+            f"index out of range in self: the input has numbers from {known.min()} to {known.max()}, but there are "
+            f"{rows} rows, counted from 0."
+        )
+    return indices
+
+
 def _rows(weight: Array, indices: Array, constant: Array) -> Array:
     """Return rows of a table, some of them as constants."""
     rows = jnp.take(weight, indices, axis=0)
@@ -149,4 +172,5 @@ def _maxima(rows: Array, bag: Array, counts: Array, bags: int) -> Array:
     places = jnp.where(is_top, jnp.arange(len(bag))[:, None], len(bag))
     first = jax.ops.segment_min(places, bag, bags)  # len(bag), or more, in a bag that is empty
     found = jnp.take_along_axis(rows, jnp.minimum(first, len(bag) - 1), axis=0)
-    return jnp.where(first < len(bag), found, 0)
+    found = jnp.where(first < len(bag), found, 0)
+    return jnp.where(jnp.isnan(top), jnp.nan, found)

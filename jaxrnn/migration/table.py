@@ -87,10 +87,8 @@ def _linear(module: Any, tools: Tools) -> nnx.Module:
 
 def _embedding(module: Any, tools: Tools) -> nnx.Module:
     _refuse(module, {"max_norm": None, "scale_grad_by_freq": False, "sparse": False})
-    sizes, dtype = (module.num_embeddings, module.embedding_dim), dtype_of(module.weight)
-    if module.padding_idx is None:
-        return nnx.Embed(*sizes, param_dtype=dtype, rngs=tools.rngs)
-    return Embedding(*sizes, module.padding_idx, param_dtype=dtype)
+    options = _options(module, "num_embeddings embedding_dim padding_idx")
+    return Embedding(**options, param_dtype=dtype_of(module.weight))
 
 
 def _embedding_bag(module: Any, tools: Tools) -> nnx.Module:

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxrnn
-from jaxrnn.migration import BatchNorm1d, Conv1d, EmbeddingBag, LayerNorm, Sequential
+from jaxrnn.migration import BatchNorm1d, Conv1d, Embedding, EmbeddingBag, LayerNorm, Sequential
 from tests.jaxrnn.common import draw
 from tests.jaxrnn.torch_modules import Residual, residual
 
@@ -211,6 +212,12 @@ def test_the_modules_say_what_they_expected():
     }.items():
         with pytest.raises((ValueError, RuntimeError, TypeError, NotImplementedError), match=match):
             bag(*args)
+    for module in (Embedding(5, 2), Embedding(5, 2, 0), EmbeddingBag(5, 2), bag):
+        for wrong in (-1, 5):
+            numbers = np.array([[1, wrong]])
+            with pytest.raises(IndexError, match=r"index out of range in self.*5 rows"):
+                module(numbers)
+            assert np.isnan(nnx.jit(lambda module, x: module(x))(module, numbers)).any()
     with pytest.raises(ValueError, match="per_sample_weights should be of shape"):
         EmbeddingBag(5, 2, "sum")(words[None], None, draw(0, 2, 2))
     with pytest.raises(ValueError, match="mode has to be one of"):
