@@ -45,7 +45,7 @@ from jaxrnn.train import History
 class Size:
     """What the run costs."""
 
-    epochs: int = 32
+    epochs: int = 20
     hidden: int = 256
     streams: int = 16  # side by side
     window: int = 64  # characters between two updates

@@ -38,6 +38,12 @@ def test_the_table_has_the_slides_of_the_lecture():
     assert all(len(row) == 6 for row in SLIDES)
 
 
+def test_every_lesson_is_in_the_table():
+    sources = (ROOT / "examples").glob("*.py")
+    lessons = {path.stem for path in sources if "\nLESSON = Lesson(" in path.read_text("utf-8")}
+    assert {Path(in_code(row[3])).stem for row in SLIDES} == lessons
+
+
 @pytest.mark.parametrize("row", SLIDES, ids=lambda row: row[0])
 def test_what_a_row_names_is_there(row):
     _, _, code, lesson, figures, case = row
