@@ -137,7 +137,8 @@ def test_tokens_are_those_of_the_mirror_one_by_one(torch, width, scale, length_p
         theirs = mirror.beam_search(twin, torch.tensor(h, dtype=torch.float32), **options)
         assert as_lists(ours) == as_lists(theirs)
         np.testing.assert_array_equal(ours.tokens, theirs.tokens)
-        np.testing.assert_allclose(ours.log_probs, theirs.log_probs, rtol=1e-5)  # sums of 6 float32
+        # Sums over 6 steps of differences of logits up to 21, made of tanh that XLA rounds by up to 3e-7.
+        np.testing.assert_allclose(ours.log_probs, theirs.log_probs, rtol=1e-5, atol=5e-5)
         lengths |= set(np.unique(ours.lengths))
     assert len(lengths) > 1  # some end early
 
