@@ -221,9 +221,11 @@ class Epochs:
         pending = None  # A loss is looked at one step late, so that the device need not wait for Python.
         step: Callable[..., Any] = partial(self._step, self.model, self.optimizer)
         for number, batch in enumerate(batches):
-            loss, self.carry = step(batch, self.carry)
-            if number == 0:  # Its structure stays from here on, and Flax need not go through it every time.
+            if (
+                number == 1
+            ):  # The model's structure stays from here on: Flax need not go through it every time.
                 step = nnx.cached_partial(self._step, self.model, self.optimizer)
+            loss, self.carry = step(batch, self.carry)
             self._look_at(pending, epoch)
             pending = loss
             self._steps += 1
