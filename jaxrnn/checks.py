@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.lengths import is_traced
+
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -136,6 +138,24 @@ def check_array(name: str, value: Any) -> jax.Array:
         f"{name} should be a JAX or NumPy array, got {type(value).__name__}. "
         "Convert it first: np.asarray(...) for lists, tensor.numpy() for torch tensors."
     )
+
+
+def check_rows(name: str, numbers: Any, rows: int, *, table: str = "table", unit: str = "rows") -> jax.Array:
+    """Return the numbers of rows of a table that has so many; one that names none is an IndexError, as in torch.
+
+    Where values are not known yet, in compiled code, such a number is beyond the table, and its row is NaN.
+    (Left to JAX, -1 would name the last row.)
+    """
+    array = check_array(name, numbers)
+    if is_traced(numbers):
+        return jnp.where(array < 0, rows, array)
+    known = np.asarray(numbers)  # in NumPy, which `jit` does not trace
+    if known.size and (known.min() < 0 or known.max() >= rows):
+        raise IndexError(
+            f"index out of range in self: {name} has numbers from {known.min()} to {known.max()}, but the {table} "
+            f"has {rows} {unit}, counted from 0."
+        )
+    return array
 
 
 def check_dtype(x: jax.Array, dtype: Any, weight_dtype: Any, of: str = "RNN") -> jax.Array:

@@ -35,7 +35,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, input: Int[Array, "*S"]) -> Float[Array, "*S E"]:
         """Return the rows that the input names."""
-        input = _named(input, self.num_embeddings)
+        input = _indices(input, self.num_embeddings)
         if self.padding_idx is None:
             return jnp.take(self.weight[...], input, axis=0)
         return _rows(self.weight[...], input, input == self.padding_idx)
@@ -80,7 +80,7 @@ class EmbeddingBag(nnx.Module):
           `include_last_offset` [B + 1], and the last one is where the last bag ends.
         * `per_sample_weights`: shaped like `input`, what rows are multiplied by; for "sum" only.
         """
-        input = _named(input, self.num_embeddings)
+        input = _indices(input, self.num_embeddings)
         self._check_weights(input, per_sample_weights)
         bag, bags = self._bags(input, offsets)
         indices = input.reshape(-1)
@@ -136,25 +136,12 @@ class EmbeddingBag(nnx.Module):
             )
 
 
-def _indices(value: Any) -> Array:
-    value = checks.check_array("input", value)
-    if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise TypeError(f"An index should be an integer, got {value.dtype}; convert it with astype(int).")
-    return value
-
-
-def _named(value: Any, rows: int) -> Array:
-    """Return the numbers of rows of a table that has so many; one that names none is beyond it."""
-    indices = _indices(value)
-    if is_traced(value):
-        return jnp.where(indices < 0, rows, indices)
-    known = np.asarray(value)  # in NumPy, which `jit` does not trace
-    if known.size and (known.min() < 0 or known.max() >= rows):
-        raise IndexError(
-            f"index out of range in self: the input has numbers from {known.min()} to {known.max()}, but there are "
-            f"{rows} rows, counted from 0."
-        )
-    return indices
+def _indices(value: Any, rows: int | None = None) -> Array:
+    """Return integers as an array; with `rows`, they are numbers of so many rows."""
+    array = checks.check_array("input", value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"An index should be an integer, got {array.dtype}; convert it with astype(int).")
+    return array if rows is None else checks.check_rows("input", value, rows)
 
 
 def _rows(weight: Array, indices: Array, constant: Array) -> Array:

@@ -5,13 +5,11 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxrnn import checks
 from jaxrnn.layers.recurrent import RecurrentLayer
-from jaxrnn.lengths import is_traced
 
 LayerClass: TypeAlias = Callable[..., RecurrentLayer]  # say, `jaxrnn.LSTM`
 
@@ -22,11 +20,7 @@ def embed(table: nnx.Embed, tokens: Int[Array, "*S"], form: str = "tokens [B, T]
 
 
 def check_tokens(form: str, tokens: Any, table: nnx.Embed | None) -> Int[Array, "*S"]:
-    """Return tokens as an array of the form "name [axes]"; with a table, where one names no row, it is beyond it.
-
-    Such a token is an IndexError, as in torch; where values are not known yet, in compiled code, its row is NaN.
-    (Left to JAX, -1 would name the last row.)
-    """
+    """Return tokens as an array of the form "name [axes]"; with a table, `checks.check_rows` looks at them."""
     name, axes = form.split(" ", 1)
     array = checks.check_array(name, tokens)
     if not jnp.issubdtype(array.dtype, jnp.integer):
@@ -35,18 +29,9 @@ def check_tokens(form: str, tokens: Any, table: nnx.Embed | None) -> Int[Array, 
         raise ValueError(
             f"{name} should be of shape {axes}, got {array.shape}. A single row is a batch of one."
         )
-    if table is None or not array.size:
+    if table is None:
         return array
-    rows = table.num_embeddings
-    if is_traced(tokens):
-        return jnp.where(array < 0, rows, array)
-    known = np.asarray(tokens)  # in NumPy, which `jit` does not trace
-    if known.min() < 0 or known.max() >= rows:
-        raise IndexError(
-            f"index out of range in self: {name} has numbers from {known.min()} to {known.max()}, but the "
-            f"vocabulary has {rows} tokens, counted from 0."
-        )
-    return array
+    return checks.check_rows(name, tokens, table.num_embeddings, table="vocabulary", unit="tokens")
 
 
 def last_features(rnn: RecurrentLayer, x: Float[Array, "B T I"], **options: Any) -> Float[Array, "B F"]:
