@@ -314,8 +314,8 @@ def agreement(
         width=size.width,
         **search(size),
     )
-    given = np.asarray(shift_right(jnp.asarray(test.target[:12]), BOS))
-    probe = parity.Probe("held-out words", (test.source[:12], given, test.lengths[:12]), outputs=("logits",))
+    given = np.asarray(shift_right(jnp.asarray(test.target[few]), BOS))
+    probe = parity.Probe("held-out words", (test.source[few], given, test.lengths[few]), outputs=("logits",))
     return judging.judge(name, network, twin, probe, identical=identical)
 
 

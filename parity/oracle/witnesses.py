@@ -10,11 +10,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from parity.gates import Array, is_float
@@ -56,8 +54,7 @@ def testimonies(reference: nn.Module, probe: Probe, gradients: Mapping[str, Arra
         place: {name: value.detach().cpu().numpy() for name, value in params.items()}
         for place, params in surface.stack_of(reference, network).items()
     }
-    held = partial(_held, dtype=getattr(torch, probe.dtype))
-    wide_stack, wide_call = map_leaves(held, (stack, tuple(call)))
+    wide_stack, wide_call = map_leaves(lambda leaf: _given(leaf, probe), (stack, tuple(call)))
     yield Testimony("long-hand NumPy", _named(network, *recurrent.run(network, wide_stack, Call(*wide_call))))
     if probe.dtype == "float32" and onnx_runtime.is_installed() and onnx_runtime.knows(network, call):
         yield Testimony(
@@ -91,11 +88,11 @@ def _layer_of(reference: nn.Module) -> Network | None:
     return surface.network_of(reference) if is_layer else None
 
 
-def _held(leaf: Any, dtype: torch.dtype) -> Any:
-    """Return a leaf with the numbers that the reference is given: rounded to `dtype`, in float64."""
+def _given(leaf: Any, probe: Probe) -> Any:
+    """Return a leaf with the numbers that the reference is given, in float64."""
     if not isinstance(leaf, np.ndarray) or not is_float(leaf):
         return leaf
-    return torch.from_numpy(np.ascontiguousarray(leaf)).to(dtype).double().numpy()
+    return probe.rounded(leaf).astype(np.float64)
 
 
 def _named(network: Network, output: Array, states: tuple[Array, ...]) -> dict[str, Array]:
