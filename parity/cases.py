@@ -380,7 +380,7 @@ CASES: tuple[Case, ...] = (
         "LSTM",
         "AdditiveAttention",
         "bidirectional and ragged, training mode with injected masks",
-        Seq2SeqCall(masks=True),
+        Seq2SeqCall(masks=True, additive=True),
         bidirectional=True,
     ),
     _seq2seq("dot_gru", "GRU", "DotAttention", "two layers, ragged", Seq2SeqCall(), layers=2),
