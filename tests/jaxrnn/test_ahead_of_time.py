@@ -108,14 +108,18 @@ def test_a_tpu_multiplies_once_per_step_of_each_loop_and_keeps_little(cell):
     assert forward["updates"] <= updates
 
 
+# Hidden features that the kernels serve in every case; a v7x has half the fast memory of a v5e.
+SERVED = {"v5e": 880, "v7x": 630}
+
+
 @pytest.mark.parametrize("case", range(len(kernels_ahead.CASES)))
-@pytest.mark.parametrize("chip", ["v5e", "v7x"])
+@pytest.mark.parametrize("chip", SERVED)
 def test_the_widest_network_that_a_tpus_kernels_serve_compiles(chip, case):
     """And its training step is two kernels; four where a rest of the steps needs its own."""
     if not installed(COMPILERS["v5e"]):
         pytest.skip("no compiler for TPUs: pip install 'jaxrnn[aot]'")
     found = printed("tests.jaxrnn.kernels_ahead", chip, str(case))
-    assert found["hidden"] > 800
+    assert found["hidden"] > SERVED[chip]
     assert found["kernels"] in (2, 4)
 
 
