@@ -283,7 +283,7 @@ def curves(history: History, counted: Baselines, places: np.ndarray, carried: fl
     training = np.array(history.train_loss) / math.log(2)
     left.plot(epochs, training, "--", color=drawing.SKY, label="LSTM, training (with dropout)")
     left.plot(epochs, history.validation_loss, color=drawing.BLUE, label="LSTM, validation")
-    left.set_xlabel("epoch")
+    drawing.over_epochs(left)
     left.set_ylabel("bits per character")
     context = 1 + np.arange(len(places))
     right.semilogx(context, places, color=drawing.BLUE, label="LSTM, from a zero state", base=2)

@@ -123,7 +123,7 @@ def chrono(network: Classifier, steps: int, seed: int) -> Classifier:
 class Size:
     """What the run costs."""
 
-    epochs_by_rows: int = 15
+    epochs_by_rows: int = 12
     epochs_by_pixels: int = 4  # half as many where nothing is learned
     hidden: int = 48
     rows: int | None = None  # of the training part
@@ -224,9 +224,9 @@ def learning(trained: Sequence[Trained]) -> Figure:
                     **STYLES[each.reader.name],
                 )
         ax.axhline(np.log(10), color=drawing.GREY, linewidth=0.8)
-        ax.text(1, np.log(10) + 0.03, "guessing", color=drawing.GREY)
+        ax.text(ax.get_xlim()[1], np.log(10) + 0.03, "guessing", color=drawing.GREY, ha="right")
         ax.set_title(f"read as {title}")
-        ax.set_xlabel("epoch")
+        drawing.over_epochs(ax)
         ax.set_ylim(0, 2.6)
         ax.legend(frameon=False)
         drawing.tidy(ax)
@@ -255,7 +255,7 @@ FLOOR = 1e-20
 
 
 # %% The run
-JUDGED = 196  # of an image's last steps, by PyTorch too, whose loop takes them one by one
+JUDGED = 98  # of an image's last steps, by PyTorch too, whose loop takes them one by one
 
 
 def run(size: Size, *, seed: int, judged: bool) -> Outcome:
