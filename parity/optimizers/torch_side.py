@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from parity.gates import Array
 from parity.longhand.optimizers import RULES, Group, Setup
 from parity.optimizers.replay import Replay
+from parity.running.torch_side import default_dtype
 from parity.specs import attribute, parse, require_literals
 
 Parameters = Mapping[str, torch.nn.Parameter]
@@ -87,7 +87,7 @@ def run(
     moved: +1 or -1 moves every hyperparameter to the next larger or smaller float64.
     """
     width = getattr(torch, dtype)
-    with _default_dtype(width):
+    with default_dtype(dtype):  # NAdam keeps a number in it
         parameters = _parameters(replay, width)
         optimizer = make(parameters)
         _move(optimizer, moved)
@@ -153,14 +153,3 @@ def _move(optimizer: torch.optim.Optimizer, moved: int) -> None:
         for name, value in group.items():
             if name != "params":
                 group[name] = neighbour(value)
-
-
-@contextlib.contextmanager
-def _default_dtype(width: torch.dtype) -> Iterator[None]:
-    """NAdam keeps a number in torch's default dtype: in the oracle's run that must be float64."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(width)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(usual)

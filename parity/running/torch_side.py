@@ -78,6 +78,20 @@ def multiplying(how: str) -> Iterator[None]:
             backend.fp32_precision = value
 
 
+@contextlib.contextmanager
+def default_dtype(dtype: str) -> Iterator[None]:
+    """Let the tensors that a model makes itself, ``torch.zeros(...)``, be of the dtype that it computes in.
+
+    Otherwise a model that starts from such a state could not run in float64 at all.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
 def run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Array] | None = None) -> Trace:
     """Return the trace of one call, computed in `dtype` with weights and inputs rounded to `probe.dtype`.
 
@@ -87,7 +101,7 @@ def run(module: nn.Module, probe: Probe, dtype: str, replayed: Mapping[str, Arra
 
     Raises RuntimeError when the call draws random numbers: nothing could be compared then.
     """
-    with multiplying(probe.matmul):
+    with multiplying(probe.matmul), default_dtype(dtype):
         return _run(module, probe, dtype, replayed)
 
 
@@ -119,7 +133,7 @@ def reservations(module: nn.Module, probe: Probe) -> tuple[str, ...]:
 
 def answer(module: nn.Module, probe: Probe) -> dict[str, Array]:
     """Return the outputs of one call in float64; what the module raises is raised."""
-    with multiplying(probe.matmul), torch.no_grad():
+    with multiplying(probe.matmul), default_dtype("float64"), torch.no_grad():
         module = _rounded(module, probe.dtype, "float64")
         args, kwargs = _arguments(probe, "float64", _device(module))
         outputs = name_outputs(_call(module, args, kwargs), probe.outputs)
@@ -130,10 +144,11 @@ def gradients_of(
     module: nn.Module, probe: Probe, dtype: str, watched: Mapping[Name, torch.Tensor]
 ) -> dict[Name, Array]:
     """Call a module that puts tensors of its own into `watched`, and return their gradients."""
-    module = _rounded(module, probe.dtype, dtype)
-    args, kwargs = _arguments(probe, dtype, _device(module))
-    named = name_outputs(_call(module, args, kwargs), probe.outputs)
-    return {name: _numpy(value) for name, value in _gradients(named, watched, probe).items()}
+    with default_dtype(dtype):
+        module = _rounded(module, probe.dtype, dtype)
+        args, kwargs = _arguments(probe, dtype, _device(module))
+        named = name_outputs(_call(module, args, kwargs), probe.outputs)
+        return {name: _numpy(value) for name, value in _gradients(named, watched, probe).items()}
 
 
 def _device(module: nn.Module) -> torch.device:

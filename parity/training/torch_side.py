@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn
 from parity.gates import PRECISIONS, Array
 from parity.optimizers.judge import OptimizerPair
 from parity.probe import JITTER
+from parity.running.torch_side import default_dtype
 from parity.trace import map_leaves
 
 Loss = Callable[[nn.Module, Any], torch.Tensor]  # (model, batch) -> scalar
@@ -44,7 +44,7 @@ def train(
     nudged: the number of a run whose weights are moved by a unit of roundoff or so, and every gradient by four
     units of its size: what another order of summation might do.
     """
-    with _default_dtype(dtype):
+    with default_dtype(dtype):
         model = copy.deepcopy(model).to(torch.float32).to(getattr(torch, dtype))
         parameters = dict(model.named_parameters())
         nudge = None if nudged is None else _Nudge(nudged)
@@ -85,7 +85,7 @@ def forced(
     Returns `loss3`, `grad3(name)` and `step3(name)` for each step checked (from 0; named from 1).
     jittered: the number of a draw of parameters moved by a few units of roundoff.
     """
-    with _default_dtype(dtype):
+    with default_dtype(dtype):
         model = copy.deepcopy(model).to(getattr(torch, dtype))
         parameters = dict(model.named_parameters())
         made = optimizer.make(parameters)
@@ -186,13 +186,3 @@ def _numpy(value: Any) -> Array:
 
 def _stacked(lists: Mapping[str, list[Array]]) -> dict[str, Array]:
     return {name: np.stack(values) for name, values in lists.items() if values}
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: str) -> Iterator[None]:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(usual)

@@ -1,5 +1,6 @@
 """The oracle is checked before it judges."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import parity  # noqa: E402
 import torch_ref  # noqa: E402
 from parity import weighing  # noqa: E402
 from parity.designed import FEATURES, HIDDEN, CellCall, LayerCall  # noqa: E402
@@ -140,3 +142,23 @@ def test_every_witness_can_stop_a_wrong_reference(kind, witness, monkeypatch):
     monkeypatch.setattr(torch_side, "run", forgetful)
     with pytest.raises(oracle.OracleConflictError, match=f"{witness} disagree on output"):
         consulted(reference, probe)
+
+
+class StartsFromZeros(torch.nn.Module):
+    """Makes its first state itself: ``torch.zeros`` is float32 unless told otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, x):
+        zeros = torch.zeros(1, x.size(0), 3)
+        return self.lstm(x, (zeros, zeros))[0]
+
+
+def test_a_reference_that_makes_its_own_zeros_has_an_oracle():
+    net = StartsFromZeros()
+    x = np.random.default_rng(0).standard_normal((2, 4, 2)).astype(np.float32)
+    report = parity.compare(copy.deepcopy(net), net, parity.Probe("windows", (x,)))
+    assert report.verdict == "EQUIVALENT"
+    assert torch.get_default_dtype() == torch.float32
