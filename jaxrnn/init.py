@@ -180,6 +180,11 @@ class TorchDraws:
             self._drawn |= {id(parameter.variable): values[parameter.name] for parameter in new}
         return {parameter.name: self._drawn[id(parameter.variable)] for parameter in members}
 
+    def like(self, kind: type, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Draw the parameters of one module, by name, as those of a module of Flax that is drawn the same."""
+        values = _RULES[kind](self, members)
+        return {parameter.name: value for parameter, value in zip(members, values, strict=True)}
+
     def uniform(self, parameter: Parameter, bound: float) -> np.ndarray:
         """Draw ``u * (bound - -bound) + -bound`` with one rounding, ``u`` of 24 (float32) or 53 bits."""
         count = math.prod(parameter.shape)

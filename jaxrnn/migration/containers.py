@@ -11,7 +11,7 @@ _TAKEN = {"torch_order", "deterministic", "use_running_average"}  # the last two
 class _Named(nnx.Module):
     """Modules as attributes that are called as in torch, in torch's order."""
 
-    def __init__(self, parts: Mapping[str, nnx.Module]):
+    def _take(self, parts: Mapping[str, nnx.Module]) -> None:
         hidden = [name for name in parts if hasattr(type(self), name) or name in _TAKEN]
         if hidden:
             raise ValueError(
@@ -28,8 +28,13 @@ class _Named(nnx.Module):
 class Sequential(_Named):
     """One module after the other, as `torch.nn.Sequential`.
 
-    Unlike `nnx.Sequential`, it hands a tuple on as one argument, and parts may have names, `model.conv`.
+    Unlike `nnx.Sequential`, it hands a tuple on as one argument, and parts may have names, `model.conv`: give the
+    parts one by one, or one mapping of names to them.
     """
+
+    def __init__(self, *parts: Any):
+        named = len(parts) == 1 and isinstance(parts[0], Mapping)
+        self._take(parts[0] if named else {str(number): part for number, part in enumerate(parts)})
 
     def __call__(self, input: Any) -> Any:
         """Return what the last part makes of what the others made of the input."""
@@ -46,6 +51,9 @@ class Sequential(_Named):
 
 class ModuleDict(_Named):
     """Modules by name, as `torch.nn.ModuleDict`; they are attributes too."""
+
+    def __init__(self, parts: Mapping[str, nnx.Module]):
+        self._take(parts)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.torch_order:

@@ -1,13 +1,17 @@
 """Conv1d with torch's layout: channels in front of time, in arrays and in the kernel."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxrnn import checks
+from jaxrnn.init import TorchDraws, torch_uniform_of
+from jaxrnn.torch_names import Parameter
 
 
 class Conv1d(nnx.Module):
@@ -15,8 +19,9 @@ class Conv1d(nnx.Module):
 
         y[b, o, t] = bias[o] + sum_{i, k} weight[o, i, k] x[b, i, stride t + dilation k - padding]
 
-    `weight` is [out_channels, in_channels / groups, kernel_size], zero until it is loaded; x is zero outside of
-    the sequence. Not there: other values of `padding_mode`.
+    `weight` is [out_channels, in_channels / groups, kernel_size]; with `rngs` it and the bias are drawn as torch
+    does, from U(-k, k), ``k = 1 / sqrt(in_channels / groups * kernel_size)``, else they are zero until they are
+    loaded. x is zero outside of the sequence. Not there: other values of `padding_mode`.
     """
 
     torch_order = ("weight", "bias")
@@ -32,6 +37,7 @@ class Conv1d(nnx.Module):
         groups: int = 1,
         bias: bool = True,
         *,
+        rngs: nnx.Rngs | None = None,
         param_dtype: Any = jnp.float32,
         precision: jax.lax.PrecisionLike = None,
     ):
@@ -40,8 +46,11 @@ class Conv1d(nnx.Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.precision = precision
-        self.weight = nnx.Param(jnp.zeros((out_channels, in_channels // groups, kernel_size), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_channels, param_dtype)) if bias else None
+        shape = out_channels, in_channels // groups, kernel_size
+        draw = torch_uniform_of(math.prod(shape[1:])) if rngs else jax.nn.initializers.zeros
+        rngs = rngs or nnx.Rngs(0)
+        self.weight = nnx.Param(draw(rngs.params(), shape, param_dtype))
+        self.bias = nnx.Param(draw(rngs.params(), (out_channels,), param_dtype)) if bias else None
 
     def __call__(self, input: Float[Array, "*B C L"]) -> Float[Array, "*B D M"]:
         """Return the output, [B, out_channels, M], for [B, in_channels, L]; or both without B."""
@@ -64,6 +73,10 @@ class Conv1d(nnx.Module):
         )
         y = y if x.ndim == 3 else y[0]
         return y if self.bias is None else y + self.bias[...][:, None]
+
+    def drawn_like_torch(self, draws: TorchDraws, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Return what torch draws for a convolution."""
+        return draws.like(nnx.Conv, members)
 
     @property
     def _padding(self) -> tuple[int, int]:

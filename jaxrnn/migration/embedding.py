@@ -9,15 +9,18 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxrnn import checks
+from jaxrnn.init import TorchDraws
 from jaxrnn.lengths import is_traced
+from jaxrnn.torch_names import Parameter
 
 
 class Embedding(nnx.Module):
     """Rows of a table, as `torch.nn.Embedding`; the row `padding_idx` is looked up, but gets no gradient.
 
-    `weight` is [num_embeddings, embedding_dim], zero until it is loaded. A number that names no row is an
-    IndexError, as in torch; in compiled code, where values are not known, its row is NaN. (`nnx.Embed` takes -1
-    for the last row.) Not there: `max_norm`, `scale_grad_by_freq`, `sparse`.
+    `weight` is [num_embeddings, embedding_dim]; with `rngs` it is drawn as torch does, normal numbers with zeros in
+    the row of padding, else it is zero until it is loaded. A number that names no row is an IndexError, as in
+    torch; in compiled code, where values are not known, its row is NaN. (`nnx.Embed` takes -1 for the last row.)
+    Not there: `max_norm`, `scale_grad_by_freq`, `sparse`.
     """
 
     torch_order = ("weight",)
@@ -28,17 +31,31 @@ class Embedding(nnx.Module):
         embedding_dim: int,
         padding_idx: int | None = None,
         *,
+        rngs: nnx.Rngs | None = None,
         param_dtype: Any = jnp.float32,
     ):
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.weight = nnx.Param(jnp.zeros((num_embeddings, embedding_dim), param_dtype))
+        shape = num_embeddings, embedding_dim
+        weight = jnp.zeros(shape, param_dtype)
+        if rngs is not None:
+            weight = jax.random.normal(rngs.params(), shape, param_dtype)
+            weight = weight if padding_idx is None else weight.at[padding_idx].set(0)
+        self.weight = nnx.Param(weight)
 
     def __call__(self, input: Int[Array, "*S"]) -> Float[Array, "*S E"]:
         """Return the rows that the input names."""
         input = _indices(input, self.num_embeddings)
         if self.padding_idx is None:
             return jnp.take(self.weight[...], input, axis=0)
-        return _rows(self.weight[...], input, input == self.padding_idx)
+        return _rows(self.weight[...], input, input == self.padding_idx % self.num_embeddings)
+
+    def drawn_like_torch(self, draws: TorchDraws, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Return what torch draws: normal numbers, and then zeros in the row of padding."""
+        values = draws.like(nnx.Embed, members)
+        for value in values.values():
+            if self.padding_idx is not None:
+                value[self.padding_idx] = 0
+        return values
 
 
 class EmbeddingBag(nnx.Module):

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxrnn import checks
-from jaxrnn.torch_names import Buffer
+from jaxrnn.init import TorchDraws
+from jaxrnn.torch_names import Buffer, Parameter
 
 
 class BatchNorm1d(nnx.Module):
@@ -73,6 +75,10 @@ class BatchNorm1d(nnx.Module):
         y = y if self.weight is None else y * shaped(self.weight[...])
         y = y if self.bias is None else y + shaped(self.bias[...])
         return y.astype(x.dtype)
+
+    def drawn_like_torch(self, draws: TorchDraws, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Return ones and zeros, for which torch draws nothing."""
+        return draws.like(nnx.LayerNorm, members)
 
     def _of_batch(self, x: Array) -> tuple[Array, Array]:
         axes = (0, *range(2, x.ndim))
@@ -138,3 +144,7 @@ class LayerNorm(nnx.Module):
         y = y if self.weight is None else y * self.weight[...]
         y = y if self.bias is None else y + self.bias[...]
         return y.astype(x.dtype)
+
+    def drawn_like_torch(self, draws: TorchDraws, members: list[Parameter]) -> dict[str, np.ndarray]:
+        """Return ones and zeros, for which torch draws nothing."""
+        return draws.like(nnx.LayerNorm, members)
