@@ -27,13 +27,18 @@ def write(mapping: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """
     writer = _format(path)[1]
     arrays = {name: _writable(name, value) for name, value in mapping.items()}
+    write_whole(path, lambda file: writer(arrays, file))
+
+
+def write_whole(path: str | os.PathLike[str], writer: Callable[[BinaryIO], Any]) -> None:
+    """Let a function write a file that appears under its name only once all of it is on disk."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent}: no such folder; create it first.")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
-            writer(arrays, file)
+            writer(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxrnn import checkpoint_files
 from jaxrnn.plan.command import command as plan
+from jaxrnn.port.command import command as port
 
 
 class BadInput(click.ClickException):
@@ -61,6 +62,7 @@ def bench(arguments: tuple[str, ...]) -> None:
 
 
 main.add_command(plan, "plan")
+main.add_command(port, "port")
 
 
 def _table(arrays: dict[str, np.ndarray]) -> Table:

@@ -1,0 +1,157 @@
+"""A class of `torch.nn.Module` as one of `nnx.Module`: its header, its constructor, and its methods."""
+
+import ast
+import copy
+from dataclasses import dataclass, field
+
+from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.modules import MODULES, SAME_ARGUMENTS
+from jaxrnn.port.names import Names
+from jaxrnn.port.statements import Function
+from jaxrnn.port.text import Text
+
+_DRAWING = {*SAME_ARGUMENTS.split(), "Linear", "Dropout", "Embedding", "EmbeddingBag", "Conv1d", "LayerNorm"}
+_NUMBERS = {"int", "float", "bool", "str"}
+
+
+@dataclass
+class Port:
+    """Translates what is chosen of a file."""
+
+    text: Text
+    names: Names
+    classes: dict[str, ast.ClassDef]  # of modules, in the file's order
+    devices: set[str]  # names at the top of the file that stand for devices
+    untranslated: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.needing_rngs = self._needing_rngs()
+        self.scopes: dict[str, Scope] = {}
+
+    def statement(self, node: ast.stmt) -> None:
+        """Translate one statement at the top of the file."""
+        if isinstance(node, ast.ClassDef) and node.name in self.classes:
+            self._class(node)
+        else:
+            self._function(Scope(devices={*self.devices}), set()).block([node])
+
+    def _class(self, node: ast.ClassDef) -> None:
+        emptied = copy.deepcopy(node)
+        emptied.body, emptied.decorator_list = [ast.Pass()], []
+        expressions = Expressions(self.names, Scope(), set())
+        changed = expressions.visit(emptied)
+        self.untranslated += expressions.problems
+        self.text.replace_header(
+            node, ast.unparse(ast.fix_missing_locations(changed)).removesuffix("\n    pass")
+        )
+        scope = self.scopes[node.name] = self._inherited(node)
+        bases = {self.names.full(base) for base in node.bases}
+        methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+        for statement in sorted(node.body, key=lambda n: getattr(n, "name", "") != "__init__"):
+            if statement in methods:
+                self._method(statement, scope, bases & {*self.classes} or {"nnx.Module"})
+            elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                self._function(Scope(devices={*self.devices}), set()).block([statement])
+
+    def _inherited(self, node: ast.ClassDef) -> Scope:
+        scope = Scope(owner=node.name, devices={*self.devices})
+        for base in node.bases:
+            known = self.scopes.get(self.names.full(base), Scope())
+            scope.variables |= known.variables
+            scope.layers |= known.layers
+            scope.devices |= known.devices
+        return scope
+
+    def _method(self, node: ast.FunctionDef, of_class: Scope, bases: set[str]) -> None:
+        is_init = node.name == "__init__"
+        draws = is_init and of_class.owner in self.needing_rngs
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        scope = Scope(
+            owner=of_class.owner, has_rngs=is_init, variables=of_class.variables, layers=of_class.layers,
+            devices=of_class.devices, tensors=_tensors(node) if node.name == "forward" else {},
+        )  # fmt: skip
+        if "device" in {a.arg for a in arguments}:
+            scope.devices.add("device")
+        function = self._function(scope, bases)
+        for argument, default in _defaults(node):
+            if default is not None and function.expressions.holds_layers(default):
+                scope.classes.add(argument.arg)
+        written = copy.deepcopy(node)
+        if draws:
+            written.args.kwonlyargs.append(ast.arg("rngs", ast.parse("nnx.Rngs", mode="eval").body))
+            written.args.kw_defaults.append(None)
+        if node.name == "forward":
+            written.name = "__call__"
+        function.header(written, change=draws or node.name == "forward")
+        self._decorators(node)
+        function.block(node.body)
+
+    def _decorators(self, node: ast.FunctionDef) -> None:
+        for decorator in node.decorator_list:
+            named = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if self.names.of_torch(named):
+                problem = Problem(
+                    decorator.lineno, ast.unparse(decorator), "decorators of torch have no rule"
+                )
+                self.untranslated.append(problem)
+                comment = ast.copy_location(ast.Expr(decorator), decorator)
+                comment.col_offset -= 1  # the @
+                self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
+
+    def _function(self, scope: Scope, bases: set[str]) -> Function:
+        return Function(self.text, self.names, scope, self.needing_rngs, bases, self.untranslated, self.notes)
+
+    def _needing_rngs(self) -> set[str]:
+        """Return the classes whose constructors need random numbers, for layers or for others of these classes."""
+        found: set[str] = set()
+        while True:
+            more = {name for name, node in self.classes.items() if self._draws(node, found)}
+            if more == found:
+                return found
+            found = more
+
+    def _draws(self, node: ast.ClassDef, known: set[str]) -> bool:
+        own = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
+        if own is None:
+            return bool({self.names.full(base) for base in node.bases} & known)
+        calls = [n.func for n in ast.walk(own) if isinstance(n, ast.Call)]
+        constructs_base = any(self.names.full(f) == "super" for f in calls)
+        if constructs_base and {self.names.full(base) for base in node.bases} & known:
+            return True
+        for function in calls:
+            name = self.names.full(function)
+            drawn = name.startswith("torch.nn.") and name.rpartition(".")[2] in _DRAWING
+            if drawn or name in known or name in ("torch.randn", "torch.rand"):
+                return True
+        return any(
+            (self.names.of_torch(n) or "").removeprefix("torch.nn.") in SAME_ARGUMENTS.split()
+            or (
+                isinstance(n, ast.Call)
+                and self.names.full(n.func) == "getattr"
+                and self.names.of_torch(n.args[0]) == "torch.nn"
+            )
+            for n in ast.walk(own)
+        )
+
+
+def _tensors(node: ast.FunctionDef) -> dict[str, bool]:
+    """Return the arguments of a forward pass that are tensors: those whose default, if any, is None."""
+    return {
+        argument.arg: True
+        for argument, default in _defaults(node)
+        if argument.arg != "self"
+        and (default is None or (isinstance(default, ast.Constant) and default.value is None))
+        and getattr(argument.annotation, "id", "") not in _NUMBERS
+    }
+
+
+def _defaults(node: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
+    """Return a function's arguments with their defaults."""
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    defaults = [*[None] * (len(arguments) - len(node.args.defaults)), *node.args.defaults]
+    named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    return [*zip(arguments, defaults, strict=True), *named]
+
+
+assert {*MODULES} >= _DRAWING

@@ -1,0 +1,373 @@
+"""Expressions of torch in JAX: functions, methods of tensors, classes and dtypes, one by one from the tables."""
+
+import ast
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
+from jaxrnn.port.methods import METHODS, SHARED, TORCHS_ALONE
+from jaxrnn.port.modules import MODULES, SAME_ARGUMENTS
+from jaxrnn.port.names import Names
+from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
+
+
+class Problem(NamedTuple):
+    """A piece of code that was not translated."""
+
+    line: int
+    code: str
+    why: str
+
+
+@dataclass
+class Scope:
+    """What is known inside a function."""
+
+    owner: str = ""  # the class, if it is a method
+    has_rngs: bool = False  # whether there is `rngs` to draw parameters from
+    tensors: dict[str, bool] = field(default_factory=dict)  # names that are tensors, and that are not
+    devices: set[str] = field(default_factory=set)  # names, "self.device" too, that stand for devices
+    classes: set[str] = field(default_factory=set)  # names of classes of layers
+    # Of the object: attributes that are parameters or buffers, and what layers are made by.
+    variables: set[str] = field(default_factory=set)
+    layers: dict[str, str] = field(default_factory=dict)
+
+
+# Classes that are named, not called.
+CLASSES = {
+    "torch.nn.Module": "nnx.Module",
+    "torch.nn.utils.rnn.PackedSequence": "jaxrnn.PackedSequence",
+    "torch.device": "None",
+    "torch.dtype": "jnp.dtype",
+    "torch.Size": "tuple",
+    "torch.nn.Parameter": "nnx.Param",
+    **dict.fromkeys(
+        ("torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.IntTensor", "torch.BoolTensor"),
+        "jax.Array",
+    ),
+    **{f"torch.nn.{name}": f"jaxrnn.{name}" for name in SAME_ARGUMENTS.split()},
+}
+NUMBERS = {"torch.pi": "jnp.pi", "torch.inf": "jnp.inf", "torch.nan": "jnp.nan", "torch.e": "jnp.e"}
+_OF_SEQUENCES = {
+    "pack_padded_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence", "pack_sequence",
+    "unpack_sequence", "invert_permutation", "PackedSequence",
+}  # fmt: skip
+_DRAWN = {"torch.randn": "normal", "torch.rand": "uniform"}
+_WITHOUT_RNGS = {"ModuleList", "ModuleDict", "Sequential", "Parameter", "BatchNorm1d", "Flatten"}
+# What a module of torch can be asked for, and its twin cannot, or not in this way.
+_OF_MODULES = {
+    "parameters": "nnx.state(module, nnx.Param) has them",
+    "named_parameters": "nnx.state(module, nnx.Param) has them",
+    "modules": "nnx.iter_modules(module) has them",
+    "children": "nnx.iter_children(module) has them",
+    "add_module": "set it as an attribute",
+    "register_parameter": "set it as an attribute, nnx.Param(...)",
+    "register_forward_hook": "there are no hooks: call it in __call__",
+    "apply": "write the loop over nnx.iter_modules(module)",
+}
+
+
+class Expressions(ast.NodeTransformer):
+    """Translates expressions within a scope; what cannot be is left as it is, and listed in `problems`."""
+
+    def __init__(self, names: Names, scope: Scope, needing_rngs: set[str]):
+        self.names, self.scope, self.needing_rngs = names, scope, needing_rngs
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+
+    # Calls -----------------------------------------------------------------------------------------------------
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Translate a call, or note why it cannot be."""
+        try:
+            return self._call(node)
+        except UntranslatedError as why:
+            self.problems.append(Problem(node.lineno, ast.unparse(node), str(why)))
+            return node
+
+    def _call(self, node: ast.Call) -> ast.expr:
+        name = self.names.of_torch(node.func)
+        if name in OPTIMIZERS:
+            return self._optimizer(OPTIMIZERS[name], node)
+        if name is not None:
+            return self._function(name, self._with_arguments(node))
+        if self._names_a_layer(node.func):
+            return self._layer(node)
+        if isinstance(node.func, ast.Attribute):
+            return self._method(node, node.func)
+        node = self._with_arguments(node)
+        if isinstance(node.func, ast.Name) and node.func.id in self.needing_rngs:
+            return self._drawn(node)
+        node.func = self.visit(node.func)
+        return node
+
+    def _with_arguments(self, node: ast.Call) -> ast.Call:
+        """Return a call with its arguments translated, and without those that are devices."""
+        args = [self.visit(a) for a in node.args if not self.is_device(a)]
+        keywords = [
+            ast.keyword(k.arg, self.visit(k.value))
+            for k in node.keywords
+            if k.arg != "device" and not self.is_device(k.value)
+        ]
+        return ast.copy_location(ast.Call(node.func, args, keywords), node)
+
+    def _function(self, name: str, node: ast.Call) -> ast.expr:
+        head, _, last = name.rpartition(".")
+        if name in _DRAWN:
+            return self._random(name, node)
+        if head == "torch.nn.utils.rnn" and last in _OF_SEQUENCES:
+            node.func = ast.parse(f"jaxrnn.sequence.{last}", mode="eval").body
+            return node
+        if name == "torch.cuda.is_available":
+            return ast.Constant(False)
+        if head == "torch.nn" and last in MODULES:
+            made = MODULES[last](node, None)
+            if (
+                "rngs" in {n.id for n in ast.walk(made) if isinstance(n, ast.Name)}
+                and not self.scope.has_rngs
+            ):
+                raise UntranslatedError("layers are made in __init__, where rngs is")
+            return made
+        if name in CLASSES and last == "Tensor" and node.args:
+            raise UntranslatedError(
+                "a tensor of no values yet: use torch.zeros, or torch.tensor for given ones"
+            )
+        if name not in FUNCTIONS:
+            raise UntranslatedError("there is no rule for it")
+        return FUNCTIONS[name](node, None)
+
+    def _optimizer(self, rule: Rule, node: ast.Call) -> ast.expr:
+        """Rewrite an optimizer of all parameters of a model; for groups of them there is no rule."""
+        of = node.args[0] if node.args else None
+        if not (isinstance(of, ast.Call) and getattr(of.func, "attr", "") == "parameters"):
+            raise UntranslatedError("only an optimizer of model.parameters() is known")
+        model = of.func.value  # type: ignore[attr-defined]
+        rule_of = rule(self._with_arguments(ast.Call(node.func, node.args[1:], node.keywords)), None)
+        return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
+
+    def _random(self, name: str, node: ast.Call) -> ast.expr:
+        if not self.scope.has_rngs:
+            raise UntranslatedError("random numbers come from a stream: pass them in as an argument")
+        given = bind(node, ["*size"])
+        given["size"] = _as_shape(given["size"])
+        return fill(f"jax.random.{_DRAWN[name]}(rngs.params(), {{size}})", given)
+
+    def _names_a_layer(self, function: ast.expr) -> bool:
+        """Return whether a class of layers is chosen by name, from a dictionary, or held by a variable."""
+        if isinstance(function, ast.Name):
+            return function.id in self.scope.classes
+        if isinstance(function, ast.Call) and self.names.full(function.func) == "getattr":
+            return self.names.of_torch(function.args[0]) == "torch.nn"
+        return isinstance(function, ast.Subscript | ast.IfExp) and self.holds_layers(function)
+
+    def holds_layers(self, node: ast.AST) -> bool:
+        """Return whether an expression is one of some classes of layers, say by a dictionary of them."""
+        return any(
+            (self.names.of_torch(n) or "").removeprefix("torch.nn.") in SAME_ARGUMENTS.split()
+            for n in ast.walk(node)
+            if isinstance(n, ast.Attribute | ast.Name)
+        ) and not any(isinstance(n, ast.Call) for n in ast.walk(node))
+
+    def _layer(self, node: ast.Call) -> ast.expr:
+        if not self.scope.has_rngs:
+            raise UntranslatedError("layers are made in __init__, where rngs is")
+        function = node.func
+        made = MODULES["LSTM"](self._with_arguments(node), None)
+        assert isinstance(made, ast.Call)
+        if isinstance(function, ast.Call):  # getattr(nn, name)
+            made.func = fill("getattr(jaxrnn, {name})", {"name": self.visit(function.args[1])})
+        else:
+            made.func = self.visit(function)
+        return made
+
+    def _drawn(self, node: ast.Call) -> ast.expr:
+        if not self.scope.has_rngs:
+            raise UntranslatedError(
+                "it draws its parameters: make it in __init__, where rngs is, or pass rngs="
+            )
+        node.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
+        return node
+
+    # Methods ---------------------------------------------------------------------------------------------------
+
+    def _method(self, node: ast.Call, function: ast.Attribute) -> ast.expr:
+        name, receiver = function.attr, function.value
+        if self.names.full(function).startswith(("random.", "numpy.random.")) and self.scope.owner:
+            self.notes.append(
+                Problem(node.lineno, ast.unparse(node), "compiled code draws it once, when it is compiled")
+            )
+        if isinstance(receiver, ast.Name) and receiver.id == "self" and name == "forward":
+            called = self._with_arguments(node)
+            return ast.Call(receiver, called.args, called.keywords)
+        if name in _OF_MODULES and self.is_tensor(receiver) is not True:
+            raise UntranslatedError(_OF_MODULES[name])
+        if self._is_fresh_zeros(node):
+            return self._fresh_zeros(node)
+        if self._is_tensors(name, node, receiver):
+            if name in ("to", "type") and any(
+                not self.is_device(a) and self._dtype(a) is None for a in node.args
+            ):
+                raise UntranslatedError(
+                    "whether its argument is a device or a dtype cannot be told from the code"
+                )
+            return METHODS[name](self._with_arguments(node), self.visit(receiver))
+        overwrites = name.endswith("_") and not name.endswith("__") and self.names.full(receiver) != "self"
+        if overwrites and self.is_tensor(receiver) is not False:
+            raise UntranslatedError("it overwrites a tensor; assign what it returns")
+        if self.is_tensor(receiver) and name not in SHARED:
+            raise UntranslatedError("tensors' method of this name has no rule")
+        changed = self._with_arguments(node)
+        changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)
+        return changed
+
+    def _is_tensors(self, name: str, node: ast.Call, receiver: ast.expr) -> bool:
+        if name not in METHODS or self.is_tensor(receiver) is False:
+            return False
+        head = self.names.full(receiver).partition(".")[0]
+        if head in {target.partition(".")[0] for target in self.names.imported.values()}:
+            return False  # numpy's, math's
+        if isinstance(receiver, ast.Name) and receiver.id == "self":
+            return False
+        if isinstance(receiver, ast.Subscript) and getattr(receiver.value, "attr", "") == "at":
+            return False  # JAX's already
+        first = node.args[0] if node.args else None
+        return name == "to" or not (isinstance(first, ast.Constant) and isinstance(first.value, str))
+
+    def _is_fresh_zeros(self, node: ast.Call) -> bool:
+        """Return whether it is ``tensor.new(...).zero_()``, the way to say torch.zeros before it was there."""
+        function = node.func
+        if not (isinstance(function, ast.Attribute) and function.attr == "zero_"):
+            return False
+        made = function.value
+        return isinstance(made, ast.Call) and isinstance(made.func, ast.Attribute) and made.func.attr == "new"
+
+    def _fresh_zeros(self, node: ast.Call) -> ast.expr:
+        made = node.func.value  # type: ignore[attr-defined]
+        dtype = "jnp.float32"  # of weights, by which such tensors are made
+        given = bind(self._with_arguments(made), ["*size"])
+        return fill(f"jnp.zeros({{size}}, {dtype})", given)
+
+    # What is named ---------------------------------------------------------------------------------------------
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """Translate what belongs to torch, to a tensor, or to the module itself."""
+        if (name := self.names.of_torch(node)) is not None:
+            return self._named(name, node)
+        if not isinstance(node.ctx, ast.Load):
+            return self.generic_visit(node)  # type: ignore[return-value]
+        owner, attribute = self.names.full(node.value), node.attr
+        if owner == "self" and attribute in self.scope.variables:
+            return fill("{it}[...]", {"it": node})
+        if owner == "self" and attribute == "training":
+            return self._refuse(node, "a module of Flax has no such flag: use a Dropout, which knows its own")
+        if owner.startswith("self.") and attribute in ("weight", "bias"):
+            return self._parameter_of(node, owner.removeprefix("self."))
+        receiver = self.visit(node.value)
+        if isinstance(receiver, ast.Tuple) and attribute in ("values", "indices"):
+            return receiver.elts[attribute == "indices"]
+        if attribute == "data" and self.is_tensor(node.value) is not False:
+            return fill("jax.lax.stop_gradient({it})", {"it": receiver})
+        if attribute == "device":
+            return self._refuse(node, "arrays of JAX are where jax.device_put puts them: leave devices out")
+        return ast.copy_location(ast.Attribute(receiver, attribute, node.ctx), node)
+
+    def _parameter_of(self, node: ast.Attribute, layer: str) -> ast.expr:
+        kind = self.scope.layers.get(layer)
+        if kind == "Embedding" and node.attr == "weight":
+            return ast.copy_location(fill("{it}.weight[...]", {"it": node.value}), node)
+        if kind == "Linear":
+            code = "{it}.kernel[...].T" if node.attr == "weight" else "{it}.bias[...]"
+            return ast.copy_location(fill(code, {"it": node.value}), node)
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """Translate a name that was imported from torch."""
+        name = self.names.of_torch(node)
+        return node if name is None else self._named(name, node)
+
+    def _named(self, name: str, node: ast.expr) -> ast.expr:
+        head, _, last = name.rpartition(".")
+        code = CLASSES.get(name) or NUMBERS.get(name) or (DTYPES.get(last) if head == "torch" else None)
+        if code is None and f"torch.{last}" in FUNCTIONS and head in ("torch", "torch.nn.functional"):
+            code = _function_of(last)
+        if code is None:
+            return self._refuse(node, "there is no rule for it")
+        return ast.copy_location(ast.parse(code, mode="eval").body, node)
+
+    def _refuse(self, node: ast.expr, why: str) -> ast.expr:
+        self.problems.append(Problem(node.lineno, ast.unparse(node), why))
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """Translate both sides; a part of a pair that is written out is that part."""
+        node = ast.copy_location(
+            ast.Subscript(self.visit(node.value), self.visit(node.slice), node.ctx), node
+        )
+        if isinstance(node.value, ast.Tuple) and isinstance(node.slice, ast.Constant):
+            return node.value.elts[node.slice.value]  # type: ignore[index]
+        return node
+
+    # What kinds of things there are ----------------------------------------------------------------------------
+
+    def is_device(self, node: ast.expr) -> bool:
+        """Return whether an expression is a device of torch."""
+        name = self.names.full(node)
+        if name in self.scope.devices or (
+            name.startswith("torch.cuda") and name != "torch.cuda.is_available"
+        ):
+            return True
+        if isinstance(node, ast.Constant):
+            return isinstance(node.value, str) and node.value.partition(":")[0] in ("cuda", "cpu", "mps")
+        if isinstance(node, ast.Attribute) and node.attr == "device":
+            return True
+        if isinstance(node, ast.IfExp):
+            return self.is_device(node.body) and self.is_device(node.orelse)
+        return isinstance(node, ast.Call) and self.names.full(node.func) == "torch.device"
+
+    def is_tensor(self, node: ast.expr) -> bool | None:
+        """Return whether an expression is a tensor, as far as the code tells; None where it does not."""
+        if isinstance(node, ast.Name):
+            return self.scope.tensors.get(node.id)
+        if isinstance(node, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.ListComp | ast.JoinedStr):
+            return False
+        if isinstance(node, ast.BinOp):
+            kinds = self.is_tensor(node.left), self.is_tensor(node.right)
+            return True if True in kinds else None if None in kinds else False
+        if isinstance(node, ast.Subscript):
+            return self.is_tensor(node.value) or None
+        if isinstance(node, ast.Call):
+            return self._returns_tensor(node)
+        return False if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim") else None
+
+    def _returns_tensor(self, node: ast.Call) -> bool | None:
+        name = self.names.of_torch(node.func) or ""
+        if (
+            name.startswith(("torch.nn.functional.", "torch.autograd."))
+            or name in FUNCTIONS
+            or name in _DRAWN
+        ):
+            return name.rpartition(".")[2] not in ("is_tensor", "split", "chunk", "unbind", "max", "min")
+        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
+            if node.func.attr in TORCHS_ALONE:
+                return True
+            kept = {"size", "dim", "ndimension", "numel", "split", "chunk", "unbind", "max", "min", "numpy"}
+            return None if node.func.attr in kept or not self.is_tensor(node.func.value) else True
+        return False if self.names.full(node.func) in ("len", "range", "int", "float", "str") else None
+
+    def _dtype(self, node: ast.expr) -> str | None:
+        if self.names.full(node).rpartition(".")[2] == "dtype":
+            return "dtype"
+        head, _, last = (self.names.of_torch(node) or "").rpartition(".")
+        return DTYPES.get(last) if head == "torch" else None
+
+
+def _function_of(name: str) -> str | None:
+    """Return what a function that is handed on, not called, is in JAX."""
+    alike = {"tanh": "jnp.tanh", "relu": "jax.nn.relu", "sigmoid": "jax.nn.sigmoid", "exp": "jnp.exp"}
+    return alike.get(name)
+
+
+def _as_shape(size: ast.expr) -> ast.expr:
+    """Return a size as a tuple, which `jax.random` wants even of one axis."""
+    single = isinstance(size, ast.Constant | ast.BinOp | ast.Name | ast.Attribute)
+    return ast.Tuple([size], ast.Load()) if single else size

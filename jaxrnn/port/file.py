@@ -1,0 +1,177 @@
+"""A file with classes of PyTorch, and the file of JAX that has the chosen ones and what they use."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxrnn.port.classes import Port
+from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.names import Names, bound_by, used_in
+from jaxrnn.port.text import Text
+
+OURS = {
+    "contextlib": "import contextlib",
+    "functools": "import functools",
+    "jax": "import jax",
+    "jnp": "import jax.numpy as jnp",
+    "np": "import numpy as np",
+    "nnx": "from flax import nnx",
+    "jaxrnn": "import jaxrnn",
+}
+LINE_LENGTH = 110
+_THIRD_PARTY = ["--config", "lint.isort.known-third-party = ['jaxrnn']"]  # wherever the command runs
+
+
+@dataclass(frozen=True)
+class Ported:
+    """The code of a file in JAX, and what is not as it was."""
+
+    code: str
+    names: tuple[str, ...]  # of classes and functions
+    untranslated: tuple[Problem, ...]  # there the code raises NotImplementedError
+    notes: tuple[Problem, ...]  # what was left out, or differs once it is compiled
+
+
+def port_file(path: Path, wanted: Sequence[str] = ()) -> Ported:
+    """Return what `port_source` makes of a file."""
+    return port_source(path.read_text(encoding="utf-8"), wanted, name=path.name)
+
+
+def port_source(source: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
+    """Return a source's classes of `torch.nn.Module` and functions in JAX, those wanted with what they use.
+
+    Without names they are all classes of modules, and all functions in which something of torch is.
+
+    Raises ValueError for a name that is not there or is something else, and SyntaxError for what is no Python.
+    """
+    tree = ast.parse(source, name)
+    names, bound = Names(tree), bound_by(tree.body)
+    modules = _modules(tree, names)
+    functions = {n: node for n, node in bound.items() if isinstance(node, ast.FunctionDef)}
+    known = [*modules, *(n for n, node in functions.items() if _mentions_torch(node, names))]
+    unknown = [n for n in wanted if n not in modules and n not in functions]
+    if unknown or not (wanted or known):
+        raise ValueError(
+            f"{name}: no class of torch.nn.Module and no function is called {', '.join(map(repr, unknown))}; "
+            f"at the top of the file are {known}."
+            if unknown
+            else f"{name}: nothing at the top of the file is a class of torch.nn.Module or a function of tensors."
+        )
+    if taken := sorted({*OURS} & {*bound}):
+        raise ValueError(f"{name}: {taken[0]!r} is what JAX code calls something else; rename it.")
+    if names.stars:
+        raise ValueError(
+            f"{name}: 'from {names.stars[0]} import *' hides where names come from; import them by name."
+        )
+    devices = _devices(names, bound)
+    for device in devices:
+        del bound[device]
+    chosen = _with_what_they_use(wanted or known, bound)
+    port = Port(Text(source), names, {n: node for n, node in modules.items() if node in chosen}, devices)
+    for node in chosen:
+        port.statement(node)
+    body = "\n\n".join(_cut(port.text, node) for node in chosen)
+    code = f"{_head(name, port)}\n{_imports(tree, body)}\n\n{body}"
+    return Ported(
+        _formatted(code),
+        tuple(n for n in known if bound[n] in chosen),
+        tuple(port.untranslated),
+        tuple(port.notes),
+    )
+
+
+def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
+    found: dict[str, ast.ClassDef] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            bases = {names.full(base) for base in node.bases}
+            if bases & {"torch.nn.Module", "torch.nn.modules.module.Module", *found}:
+                found[node.name] = node
+    return found
+
+
+def _mentions_torch(node: ast.AST, names: Names) -> bool:
+    return any(names.of_torch(n) for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute))
+
+
+def _devices(names: Names, bound: dict[str, ast.stmt]) -> set[str]:
+    """Return the names at the top of a file that stand for devices."""
+    asked = Expressions(names, Scope(), set())
+    return {
+        name for name, node in bound.items() if isinstance(node, ast.Assign) and asked.is_device(node.value)
+    }
+
+
+def _with_what_they_use(wanted: Sequence[str], bound: dict[str, ast.stmt]) -> list[ast.stmt]:
+    """Return the statements that bind the names, and those that these use, in the file's order."""
+    found, open_names = dict[str, ast.stmt](), list(wanted)
+    while open_names:
+        name = open_names.pop()
+        if name in bound and name not in found:
+            found[name] = bound[name]
+            open_names += used_in(bound[name])
+    return sorted(dict.fromkeys(found.values()), key=lambda node: node.lineno)
+
+
+def _cut(text: Text, node: ast.stmt) -> str:
+    """Return the edited lines of a statement, with its decorators and the comments right above it."""
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    while (
+        first > 1 and text.lines[first - 2].startswith(b"#") and not text.lines[first - 2].startswith(b"#!")
+    ):
+        first -= 1
+    assert node.end_lineno is not None
+    return text.edited(first, node.end_lineno)
+
+
+def _imports(tree: ast.Module, body: str) -> str:
+    """Return the imports that code needs: ours, and those of the source that are not torch's."""
+    used = used_in(ast.parse(body))
+    lines = [line for name, line in OURS.items() if name in used]
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            lines.append(ast.unparse(node))
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for alias in node.names:
+            target = node.module if isinstance(node, ast.ImportFrom) else alias.name
+            bound = alias.asname or alias.name.partition(".")[0]
+            if bound in used and (target or "").partition(".")[0] != "torch":
+                single = (
+                    ast.ImportFrom(node.module, [alias], node.level)
+                    if isinstance(node, ast.ImportFrom)
+                    else ast.Import([alias])
+                )
+                lines.append(ast.unparse(single))
+    return "\n".join(sorted(dict.fromkeys(lines), key=lambda line: "__future__" not in line))
+
+
+def _head(name: str, port: Port) -> str:
+    text = f"Ported from {name} by `jaxrnn port`.\n"
+    text += "\nWeights load by name: `jaxrnn.load_state_dict(model, theirs.state_dict())`, or the path of a file.\n"
+    if port.untranslated:
+        text += (
+            f"\nNot translated, {len(port.untranslated)} in all; there the code raises NotImplementedError.\n"
+        )
+    return f'"""{text}"""\n'
+
+
+def _formatted(code: str) -> str:
+    """Return code as ruff lays it out, if it is installed; as it is otherwise."""
+    ast.parse(code)  # whatever else it is, it is Python
+    if importlib.util.find_spec("ruff") is None:
+        return code
+    ruff = [sys.executable, "-m", "ruff"]
+    line = f"--line-length={LINE_LENGTH}"
+    for command in (
+        ["check", "--isolated", "--fix-only", "--quiet", "--select=F401,I,PIE790", line, *_THIRD_PARTY, "-"],
+        ["format", "--isolated", "--quiet", line, "-"],
+    ):
+        code = subprocess.run(
+            [*ruff, *command], input=code, capture_output=True, text=True, check=True
+        ).stdout
+    return code

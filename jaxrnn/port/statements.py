@@ -1,0 +1,329 @@
+"""Statements of torch in JAX: what is dropped, what is left out, what is assigned in place, and all others."""
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.names import Names
+from jaxrnn.port.rules import UntranslatedError, fill
+from jaxrnn.port.text import Text
+from jaxrnn.port.training import Step, find_step
+
+_UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
+LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
+
+
+@dataclass
+class Function:
+    """Translates the body of a function, in the text."""
+
+    text: Text
+    names: Names
+    scope: Scope
+    needing_rngs: set[str]  # classes whose constructors draw
+    bases: set[str] = field(default_factory=set)  # of the class, if it is a method
+    untranslated: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    around: ast.FunctionDef | ast.AsyncFunctionDef | None = None  # that this is the body of, if no method
+    step: Step | None = None  # the training step in the loop at hand
+
+    # Blocks ----------------------------------------------------------------------------------------------------
+
+    def block(self, body: list[ast.stmt]) -> None:
+        """Translate statements one after the other; a block that nothing is left of becomes `pass`."""
+        kept = [not self._statement(statement) for statement in body]
+        if not any(kept):
+            self.text.edits = [e for e in self.text.edits if e.start[0] != body[0].lineno]
+            self.text.replace(body[0], "pass")
+
+    def _statement(self, node: ast.stmt) -> bool:
+        """Translate a statement; return whether it is gone."""
+        if self.step is not None and node is self.step.inside[0]:
+            self.text.replace(node, self.step.call)
+            return False
+        if self.step is not None and node in [*self.step.inside, *self.step.gone]:
+            self.text.remove(node)
+            return True
+        if self._is_dropped(node):
+            self.text.remove(node)
+            return True
+        if self._sets_initial_values(node):
+            self._leave_out(node)
+            return False
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = replace(self, scope=replace(self.scope, tensors=dict(self.scope.tensors)), around=node)
+            inner.header(node)
+            inner.block(node.body)
+        elif isinstance(node, ast.For | ast.While) and self.around is not None and self.step is None:
+            self._loop(node, self.around)
+        elif isinstance(node, ast.If | ast.For | ast.While | ast.With | ast.Try):
+            self._compound(node)
+        else:
+            self._simple(node)
+        return False
+
+    def _compound(self, node: ast.If | ast.For | ast.While | ast.With | ast.Try) -> None:
+        if self._asks_for_no_gradient(node):
+            self.text.replace_header(node, "with contextlib.nullcontext():")
+        elif not isinstance(node, ast.Try):
+            emptied = copy.copy(node)
+            emptied.body = [ast.Pass()]
+            if hasattr(emptied, "orelse"):
+                emptied.orelse = []
+            changed, problems = self._translated(emptied)
+            if problems:
+                self._refuse(node, problems)
+                return
+            if changed is not None:
+                code = ast.unparse(changed).removesuffix("\n    pass")
+                is_elif = self.text.lines[node.lineno - 1][node.col_offset :].startswith(b"elif")
+                self.text.replace_header(node, f"el{code}" if is_elif else code)
+        blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
+        for block in [*blocks, *(handler.body for handler in getattr(node, "handlers", []))]:
+            if block:
+                self.block(block)
+
+    def _loop(self, node: ast.For | ast.While, function: Any) -> None:
+        """Translate a loop, and the training step in it, if there is one."""
+        try:
+            self.step = find_step(node, function, self.names)
+        except UntranslatedError as why:
+            self._refuse(node, [Problem(node.lineno, ast.unparse(node).split("\n")[0], str(why))])
+            return
+        if self.step is not None and (problems := self._define(self.step, node)):
+            self._refuse(node, problems)
+        else:
+            self._compound(node)
+        self.step = None
+
+    def _define(self, step: Step, loop: ast.stmt) -> list[Problem]:
+        """Put the functions of a training step in front of its loop; return what could not be translated."""
+        lines, problems = [], list[Problem]()
+        for statement in step.inside:
+            changed, found = self._translated(self._rewritten(copy.deepcopy(statement)))
+            lines.append(ast.unparse(changed or statement))
+            problems += found
+            self._learn(statement)
+        clip = None
+        if step.clip is not None:
+            arguments = [*step.clip.args[1:], *(k.value for k in step.clip.keywords if k.arg == "max_norm")]
+            clip = ", ".join(ast.unparse(a) for a in arguments)
+        if not problems:
+            self.text.insert_above(loop, step.definition(lines, clip))
+        return problems
+
+    # Single statements -----------------------------------------------------------------------------------------
+
+    def _simple(self, node: ast.stmt) -> None:
+        original = ast.dump(node)
+        rewritten = self._rewritten(copy.deepcopy(node))
+        changed, problems = self._translated(rewritten)
+        problems += self._kept_in_the_module(node)
+        if problems:
+            self._refuse(node, problems)
+        elif changed is not None or ast.dump(rewritten) != original:
+            self.text.replace(node, ast.unparse(changed if changed is not None else rewritten))
+        self._learn(node)
+
+    def _translated(self, node: ast.stmt) -> tuple[ast.stmt | None, list[Problem]]:
+        """Return a translated statement, None if nothing changed, and what could not be translated in it."""
+        expressions = Expressions(self.names, self.scope, self.needing_rngs)
+        changed = expressions.visit(copy.deepcopy(node))
+        self.notes += expressions.notes
+        same = ast.dump(changed) == ast.dump(node)
+        return None if same else ast.fix_missing_locations(changed), expressions.problems
+
+    def _rewritten(self, node: ast.stmt) -> ast.stmt:
+        """Return what a statement that sets a part of a tensor, or a buffer, says of the whole."""
+        if isinstance(node, ast.Expr) and (buffer := self._buffer(node.value)) is not None:
+            return buffer
+        if isinstance(node, ast.Assign | ast.AnnAssign) and self.scope.has_rngs and node.value is not None:
+            node.value = self._held_by_flax(node)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            return self._set_at(node, node.targets[0], "set")
+        if isinstance(node, ast.AugAssign) and type(node.op) in _UPDATES:
+            return self._set_at(node, node.target, _UPDATES[type(node.op)])
+        return node
+
+    def _held_by_flax(self, node: ast.Assign | ast.AnnAssign) -> ast.expr:
+        """Return a value as a module of Flax can keep it: lists and dictionaries in its own kinds of them."""
+        value, targets = node.value, node.targets if isinstance(node, ast.Assign) else [node.target]
+        assert value is not None
+        if not any(isinstance(t, ast.Attribute) and self.names.full(t.value) == "self" for t in targets):
+            return value
+        if isinstance(value, ast.Dict | ast.DictComp):
+            return fill("nnx.Dict({it})", {"it": value})
+        makes_list = isinstance(value, ast.Call) and (
+            self.names.full(value.func) == "list" or getattr(value.func, "attr", "") == "tolist"
+        )
+        return (
+            fill("nnx.List({it})", {"it": value})
+            if makes_list or isinstance(value, ast.List | ast.ListComp)
+            else value
+        )
+
+    def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, how: str) -> ast.stmt:
+        if not (isinstance(target, ast.Subscript) and self.expressions.is_tensor(target.value)):
+            return node
+        whole = copy.deepcopy(target.value)
+        for n in ast.walk(whole):
+            if hasattr(n, "ctx"):
+                n.ctx = ast.Load()
+        code = fill(f"{{x}}.at[0].{how}({{value}})", {"x": whole, "value": node.value})
+        code.func.value.slice = target.slice  # type: ignore[attr-defined]
+        return ast.copy_location(ast.Assign([target.value], code), node)
+
+    def _buffer(self, call: ast.expr) -> ast.stmt | None:
+        """Return ``self.name = Buffer(value)`` for ``self.register_buffer("name", value)``."""
+        if not (isinstance(call, ast.Call) and self.names.full(call.func) == "self.register_buffer"):
+            return None
+        name, *values = call.args
+        values += [k.value for k in call.keywords if k.arg == "tensor"]
+        if not (isinstance(name, ast.Constant) and len(values) == 1):
+            return None
+        self.scope.variables.add(str(name.value))
+        target = ast.Attribute(ast.Name("self", ast.Load()), str(name.value), ast.Store())
+        made = ast.Call(ast.parse("jaxrnn.torch_names.Buffer", mode="eval").body, values, [])
+        return ast.copy_location(ast.Assign([target], made), call)
+
+    # What goes -------------------------------------------------------------------------------------------------
+
+    def _is_dropped(self, node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign) and self.expressions.is_device(node.value):
+            self.scope.devices |= {self.names.full(target) for target in node.targets}
+            return True
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+            return False
+        function = node.value.func
+        if not isinstance(function, ast.Attribute):
+            return False
+        if function.attr == "__init__" and self.names.full(getattr(function.value, "func", node)) == "super":
+            if not self.bases & self.needing_rngs:
+                return not self.bases or self.bases == {"nnx.Module"}
+            node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
+            self.text.replace(node, ast.unparse(node))
+            return False
+        return function.attr == "flatten_parameters" or (
+            function.attr in ("to", "cuda", "cpu") and not isinstance(function.value, ast.Call)
+        )
+
+    def _asks_for_no_gradient(self, node: ast.stmt) -> bool:
+        """Return whether a block is one in which torch keeps no graph; outside of models nothing here does."""
+        return (
+            isinstance(node, ast.With)
+            and not self.scope.owner
+            and [self.names.full(getattr(i.context_expr, "func", i)) for i in node.items] == ["torch.no_grad"]
+        )
+
+    def _sets_initial_values(self, node: ast.stmt) -> bool:
+        """Return whether a statement does nothing but overwrite parameters, by `torch.nn.init` say."""
+        if isinstance(node, ast.For):
+            over = [n.attr for n in ast.walk(node.iter) if isinstance(n, ast.Attribute)]
+            return bool({"parameters", "named_parameters", "modules"} & {*over})
+        if isinstance(node, ast.With):
+            return all(self._sets_initial_values(inner) for inner in node.body)
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+            return False
+        name = self.names.of_torch(node.value.func) or ""
+        if name.startswith("torch.nn.init."):
+            return True
+        function = node.value.func
+        if not (isinstance(function, ast.Attribute) and function.attr.endswith("_")):
+            return False
+        words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
+        return bool(words & {"weight", "bias", "data"}) and self.names.full(function).startswith("self.")
+
+    def _leave_out(self, node: ast.stmt) -> None:
+        self.notes.append(Problem(node.lineno, ast.unparse(node).split("\n")[0], LEFT_OUT))
+        self.text.replace(node, f"# Left out; {LEFT_OUT}.\n{self.text.commented(node)}\npass")
+
+    def _refuse(self, node: ast.stmt, problems: list[Problem]) -> None:
+        self.untranslated += problems
+        lines = [f"# Not translated: {problem.code}: {problem.why}." for problem in problems]
+        what = "; ".join(problem.code for problem in problems)
+        stop = f"raise NotImplementedError({f'not translated: {what}'!r})"
+        self.text.edits = [
+            e for e in self.text.edits if not node.lineno <= e.start[0] <= (node.end_lineno or node.lineno)
+        ]
+        code = (
+            "\n".join([*lines, self.text.commented(node), stop])
+            if not _is_one_line_body(self.text, node)
+            else stop
+        )
+        self.text.replace(node, code)
+
+    def _kept_in_the_module(self, node: ast.stmt) -> list[Problem]:
+        """Refuse what a method other than the constructor keeps in its module: compiled code forgets it."""
+        if not self.scope.owner or self.scope.has_rngs or not isinstance(node, ast.Assign | ast.AugAssign):
+            return []
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        kept = [t for target in targets for t in ast.walk(target) if isinstance(t, ast.Attribute)]
+        why = "compiled code keeps nothing in a module; return it, and take it as an argument"
+        return [
+            Problem(node.lineno, ast.unparse(t), why)
+            for t in kept
+            if isinstance(t.ctx, ast.Store) and self.names.full(t).startswith("self.")
+        ]
+
+    # What is learned -------------------------------------------------------------------------------------------
+
+    @property
+    def expressions(self) -> Expressions:
+        """What translates expressions as things are now."""
+        return Expressions(self.names, self.scope, self.needing_rngs)
+
+    def _learn(self, node: ast.stmt) -> None:
+        """Note what the names that a statement sets are from then on."""
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            return
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            for name, value in _pairs(target, node.value):
+                self._learn_name(name, value)
+
+    def _learn_name(self, target: ast.expr, value: ast.expr | None) -> None:
+        name = self.names.full(target)
+        if value is None:
+            self.scope.tensors.pop(name, None)
+            return
+        if isinstance(target, ast.Name):
+            if (known := self.expressions.is_tensor(value)) is None:
+                self.scope.tensors.pop(name, None)
+            else:
+                self.scope.tensors[name] = known
+            if self.expressions.holds_layers(value):
+                self.scope.classes.add(name)
+        if name.startswith("self.") and isinstance(value, ast.Call):
+            made = self.names.of_torch(value.func) or ""
+            self.scope.layers[name[5:]] = made.rpartition(".")[2]
+            if made == "torch.nn.Parameter":
+                self.scope.variables.add(name[5:])
+
+    def header(self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: bool = False) -> None:
+        """Translate a function's defaults and annotations, and write its header anew if it was changed."""
+        emptied = copy.deepcopy(node)
+        emptied.body, emptied.decorator_list = [ast.Pass()], []
+        changed, problems = self._translated(emptied)
+        if problems:
+            self.untranslated += problems
+        if changed is not None or change:
+            self.text.replace_header(node, ast.unparse(changed or emptied).removesuffix("\n    pass"))
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """Yield what is assigned to what, where a tuple is unpacked too; None where that is not seen."""
+    if not isinstance(target, ast.Tuple | ast.List):
+        yield target, value
+        return
+    values = value.elts if isinstance(value, ast.Tuple | ast.List) else [None] * len(target.elts)
+    for one, its in zip(target.elts, values, strict=False):
+        if isinstance(one, ast.Tuple | ast.List):
+            yield from ((t, None) for t in one.elts)
+        else:
+            yield one, its
+
+
+def _is_one_line_body(text: Text, node: ast.stmt) -> bool:
+    return bool(text.lines[node.lineno - 1][: node.col_offset].strip())

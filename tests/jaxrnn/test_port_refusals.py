@@ -1,0 +1,319 @@
+"""What `jaxrnn port` cannot translate is named with its line, and raises at its place; and how the file looks."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from flax import nnx
+
+from jaxrnn.cli import main
+from jaxrnn.port import port_file, port_source
+
+SOURCES = Path(__file__).parent / "port_sources"
+HEAD = "import random\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n"
+
+
+def ported(body: str, *wanted: str):
+    """Return what is made of classes and functions behind the usual imports."""
+    return port_source(HEAD + textwrap.dedent(body), wanted)
+
+
+def names_in(code: str) -> dict:
+    """Return what code binds."""
+    found: dict = {}
+    exec(compile(code, "ported", "exec"), found)
+    return found
+
+
+# A line of a forward pass, what is named, and part of why.
+REFUSED = {
+    "y = torch.fft.rfft(x)": ("torch.fft.rfft(x)", "no rule"),
+    "y = x.unfold(0, 2, 1)": ("x.unfold(0, 2, 1)", "no rule"),
+    "x.add_(1); y = x": ("x.add_(1)", "overwrites a tensor"),
+    "y = x.zero_()": ("x.zero_()", "assign what it returns"),
+    "y = F.dropout(x, 0.5, self.training)": ("self.training", "Dropout"),
+    "y = torch.randn(3)": ("torch.randn(3)", "stream"),
+    "y = x.var(1, False)": ("x.var(1, False)", "no counterpart"),
+    "y = torch.div(x, 2, rounding_mode='floor')": ("rounding_mode", "no counterpart"),
+    "n = 1; y = torch.max(x, n)": ("torch.max(x, n)", "an axis or a tensor"),
+    "y = F.softmax(x)": ("F.softmax(x)", "say which"),
+    "y = (x + 1).expand(-1, 3)": ("(x + 1).expand(-1, 3)", "a name first"),
+    "y = x.to(self.there)": ("x.to(self.there)", "device or a dtype"),
+    "y = x.view(dtype=torch.int32)": ("x.view(dtype=", "bitcast"),
+    "self.last = x; y = x": ("self.last", "keeps nothing"),
+    "y = nn.Linear(3, 4)(x)": ("nn.Linear(3, 4)", "__init__"),
+    "y = sum(p.sum() for p in self.parameters())": ("self.parameters()", "nnx.Param"),
+    "y = x if x.device.type == 'cpu' else -x": ("x.device", "leave devices out"),
+    "with torch.autograd.set_detect_anomaly(True):;     y = x": ("set_detect_anomaly", "no rule"),
+    "y = torch.arange(end=4)": ("torch.arange(end=4)", "without their names"),
+    "y = torch.Tensor(3, 4)": ("torch.Tensor(3, 4)", "no values yet"),
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_has_no_translation_is_named_and_raises_at_its_place(line):
+    code, why = REFUSED[line]
+    source = """
+class Net(nn.Module):
+    def __init__(self, there="cpu"):
+        super().__init__()
+        self.there = there
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x, early=False):
+        if early:
+            return self.fc(x)
+"""
+    lines = [*line.split(";"), "return y"]
+    source = HEAD + source + "\n".join(f"        {each.removeprefix(' ')}" for each in lines)
+    found = port_source(source)
+    problem = found.untranslated[0]
+    assert code in problem.code
+    assert why in problem.why
+    assert problem.code.splitlines()[0] in source.splitlines()[problem.line - 1].replace('"', "'")
+    assert "# Not translated: " in found.code
+    net = names_in(found.code)["Net"](rngs=nnx.Rngs(0))
+    assert net(jnp.ones((3, 4)), early=True).shape == (3, 4)
+    with pytest.raises(NotImplementedError, match="not translated"):
+        net(jnp.ones((3, 4)))
+
+
+LOOPS = {
+    "two optimizers": (
+        "a.zero_grad(); loss = model(x).sum(); loss.backward(); a.step(); b.step()",
+        "once each",
+    ),
+    "gradients added up": (
+        "loss = model(x).sum(); loss.backward()\n        if x: a.step(); a.zero_grad()",
+        "once each",
+    ),
+    "two passes back": (
+        "a.zero_grad(); l = model(x).sum(); l.backward(); l.backward(); a.step()",
+        "several backward",
+    ),
+    "no model is seen": ("a.zero_grad(); loss.backward(); a.step()", "no call of a model"),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_that_trains_in_another_way_is_refused(name):
+    body, why = LOOPS[name]
+    lines = "\n        ".join(body.split("; "))
+    found = ported(f"def train(model, a, b, data, loss):\n    for x in data:\n        {lines}\n", "train")
+    assert [problem.why for problem in found.untranslated if why in problem.why]
+    assert "raise NotImplementedError" in found.code
+
+
+def test_a_training_step_clips_carries_a_state_and_sums_its_losses(torch):
+    source = """
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(2, 3)
+            self.fc = nn.Linear(3, 1)
+
+        def forward(self, x, h):
+            y, h = self.rnn(x, h)
+            return self.fc(y), h
+
+    def train(model, batches, lr):
+        criterion = nn.MSELoss()
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+        total, h, losses = 0.0, torch.zeros(1, 1, 3), []
+        for epoch in range(2):
+            for x, y in batches:
+                h = h.detach()
+                optimizer.zero_grad()
+                output, h = model(x, h)
+                loss = criterion(output, y)
+                loss.backward()
+                # as ever
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+                total += loss.item()
+                losses.append(loss.item())
+        return losses, total, output
+    """
+    source = HEAD + textwrap.dedent(source)
+    found = port_source(source)
+    assert not found.untranslated
+    torch.manual_seed(0)
+    theirs, made = names_in(source), names_in(found.code)
+    network = theirs["Net"]()
+    import jaxrnn
+
+    twin = made["Net"](rngs=nnx.Rngs(0))
+    jaxrnn.load_state_dict(twin, network.state_dict())
+    batches = [
+        (np.sin(np.arange(8.0) + n).reshape(4, 1, 2).astype(np.float32), np.full((4, 1, 1), n, np.float32))
+        for n in range(3)
+    ]
+    expected = theirs["train"](network, [tuple(map(torch.from_numpy, batch)) for batch in batches], 0.1)
+    losses, total, output = made["train"](twin, [tuple(map(jnp.asarray, batch)) for batch in batches], 0.1)
+    # Six steps in float32, each of a few hundred operations.
+    np.testing.assert_allclose(losses, expected[0], rtol=2e-5)
+    np.testing.assert_allclose(total, expected[1], rtol=2e-5)
+    np.testing.assert_allclose(output, expected[2].detach(), rtol=1e-4, atol=1e-5)
+    for key, value in network.state_dict().items():
+        np.testing.assert_allclose(jaxrnn.state_dict(twin)[key], value.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_comments_layout_and_what_is_not_of_torch_stay():
+    found = ported(
+        '''
+        LIMIT = 3  # of something
+
+
+        # What it is for.
+        class Net(nn.Module):
+            """Its docstring."""
+
+            def __init__(self, size):
+                super(Net, self).__init__()
+                self.size = size  # as given
+
+                self.fc = nn.Linear(
+                    size,  # in
+                    LIMIT,
+                )  # maps
+
+            @property
+            def twice(self):
+                return self.size * 2
+
+            def forward(self, x):
+                # Both ways.
+                y = self.fc(x)  # here
+
+                return y if self.twice > LIMIT else -y
+
+        class Other:
+            pass
+        '''
+    )
+    for kept in (
+        "LIMIT = 3  # of something", "# What it is for.\nclass Net(nnx.Module):", '    """Its docstring."""',
+        "        # in\n", "  # maps", "    @property\n    def twice(self):\n        return self.size * 2",
+        "        # Both ways.\n        y = self.fc(x)  # here\n\n        return",
+    ):  # fmt: skip
+        assert kept in found.code
+    assert "Other" not in found.code
+    assert "torch" not in found.code.split('"""', 2)[2].replace("torch_linear", "")
+
+
+def test_numbers_that_python_draws_are_noted():
+    found = ported(
+        """
+        class Net(nn.Module):
+            def forward(self, x):
+                return x if random.random() < 0.5 else -x
+        """
+    )
+    assert "rngs" not in found.code
+    assert [(note.code, note.why) for note in found.notes] == [
+        ("random.random()", "compiled code draws it once, when it is compiled")
+    ]
+
+
+def test_a_base_class_and_what_a_class_uses_come_along():
+    found = ported(
+        """
+        def helper(x):
+            return torch.tanh(x)
+
+        class Base(nn.Module):
+            def __init__(self, n):
+                super().__init__()
+                self.gain = nn.Parameter(torch.ones(n))
+
+        class Middle(Base):
+            def __init__(self, n):
+                super().__init__(n)
+                self.fc = nn.Linear(n, n)
+
+        class Net(Middle):
+            def forward(self, x):
+                return helper(self.fc(x)) * self.gain
+
+        class Unused(nn.Module):
+            pass
+        """,
+        "Net",
+    )
+    assert not found.untranslated
+    made = names_in(found.code)
+    assert {"helper", "Base", "Middle", "Net"} <= made.keys()
+    assert "Unused" not in made
+    assert made["Net"](3, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1", "nothing at the top"),
+        (HEAD + "class Net(nn.Module):\n    pass", "is called 'Nett'"),
+        ("from torch.nn import *\nclass Nett(Module): pass\ndef Nett(): pass", "import them by name"),
+        (HEAD + "jnp = 3\nclass Nett(nn.Module):\n    pass", "rename it"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_an_error(source, message):
+    with pytest.raises(ValueError, match=message):
+        port_source(source, [] if message == "nothing at the top" else ["Nett"])
+
+
+# The command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_file_without_torch_or_an_import_of_the_source(tmp_path):
+    source = tmp_path / "mine.py"
+    source.write_text("raise SystemExit('was imported')\n" + (SOURCES / "lecture.py").read_text())
+    program = (
+        "import sys; sys.modules['torch'] = None; from jaxrnn.cli import main; "
+        "main(['port', 'mine:LSTM', '-o', 'out.py'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "LSTM in out.py" in done.stderr
+    assert (tmp_path / "out.py").read_text() == port_file(source, ["LSTM"]).code.replace(
+        "lecture.py", "mine.py"
+    )
+
+
+def test_the_command_lists_what_it_could_not_translate_and_exits_with_1(tmp_path):
+    source = tmp_path / "mine.py"
+    source.write_text(
+        HEAD + "class Net(nn.Module):\n    def forward(self, x):\n        return torch.fft.rfft(x)\n"
+    )
+    result = CliRunner().invoke(main, ["port", str(source)])
+    assert result.exit_code == 1
+    assert f"{source}:8: not translated: torch.fft.rfft(x): there is no rule for it." in result.stderr
+    assert "raise NotImplementedError" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.at.all:Net"], "no module 'nowhere.at.all'"),
+        (["missing.py"], "No such file"),
+        (["{source}:Nothing"], "is called 'Nothing'"),
+        (["{source}", "-o", "{taken}"], "pass --overwrite"),
+        (["{broken}"], "invalid syntax"),
+    ],
+)
+def test_an_error_of_the_command_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    source, taken, broken = (tmp_path / name for name in ("mine.py", "taken.py", "broken.py"))
+    source.write_text((SOURCES / "lecture.py").read_text())
+    taken.write_text("mine")
+    broken.write_text("class :")
+    arguments = [a.format(source=source, taken=taken, broken=broken) for a in arguments]
+    result = CliRunner().invoke(main, ["port", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert taken.read_text() == "mine"
+    assert CliRunner().invoke(main, ["port", str(source), "-o", str(taken), "--overwrite"]).exit_code == 0
+    assert "nnx.Module" in taken.read_text()
