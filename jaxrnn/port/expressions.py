@@ -26,6 +26,7 @@ class Scope:
     owner: str = ""  # the class, if it is a method
     has_rngs: bool = False  # whether there is `rngs` to draw parameters from
     tensors: dict[str, bool] = field(default_factory=dict)  # names that are tensors, and that are not
+    fresh: set[str] = field(default_factory=set)  # names of tensors that nothing else holds
     devices: set[str] = field(default_factory=set)  # names, "self.device" too, that stand for devices
     classes: set[str] = field(default_factory=set)  # names of classes of layers
     # Of the object: attributes that are parameters or buffers, and what layers are made by.
@@ -41,6 +42,12 @@ CLASSES = {
     "torch.dtype": "jnp.dtype",
     "torch.Size": "tuple",
     "torch.nn.Parameter": "nnx.Param",
+    "torch.nn.ModuleList": "nnx.List",
+    **{f"torch.nn.{name}": f"nnx.{name}" for name in ("Linear", "LayerNorm")},
+    **{
+        f"torch.nn.{name}": f"jaxrnn.migration.{name}"
+        for name in ("Embedding", "Conv1d", "BatchNorm1d", "Sequential", "ModuleDict")
+    },
     **dict.fromkeys(
         ("torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.IntTensor", "torch.BoolTensor"),
         "jax.Array",
@@ -70,8 +77,9 @@ _OF_MODULES = {
 class Expressions(ast.NodeTransformer):
     """Translates expressions within a scope; what cannot be is left as it is, and listed in `problems`."""
 
-    def __init__(self, names: Names, scope: Scope, needing_rngs: set[str]):
+    def __init__(self, names: Names, scope: Scope, needing_rngs: set[str], compiled: bool = False):
         self.names, self.scope, self.needing_rngs = names, scope, needing_rngs
+        self.compiled = compiled or bool(scope.owner)  # whether Python runs it but once
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
 
@@ -192,13 +200,15 @@ class Expressions(ast.NodeTransformer):
 
     def _method(self, node: ast.Call, function: ast.Attribute) -> ast.expr:
         name, receiver = function.attr, function.value
-        if self.names.full(function).startswith(("random.", "numpy.random.")) and self.scope.owner:
+        if self.names.full(function).startswith(("random.", "numpy.random.")) and self.compiled:
             self.notes.append(
                 Problem(node.lineno, ast.unparse(node), "compiled code draws it once, when it is compiled")
             )
-        if isinstance(receiver, ast.Name) and receiver.id == "self" and name == "forward":
+        if name == "forward":
             called = self._with_arguments(node)
-            return ast.Call(receiver, called.args, called.keywords)
+            of_base = isinstance(receiver, ast.Call) and self.names.full(receiver.func) == "super"
+            method = ast.Attribute(receiver, "__call__", ast.Load()) if of_base else receiver
+            return ast.Call(method, called.args, called.keywords)
         if name in _OF_MODULES and self.is_tensor(receiver) is not True:
             raise UntranslatedError(_OF_MODULES[name])
         if self._is_fresh_zeros(node):

@@ -145,6 +145,7 @@ OF_MORE: dict[str, str] = {
     "masked_fill": "mask value -> jnp.where({mask}, {value}, {input})",
     "repeat_interleave": "repeats dim -> jnp.repeat({input}, {repeats}, axis={dim})",
     "index_select": "dim index -> jnp.take({input}, {index}, axis={dim})",
+    "topk": "k -> jax.lax.top_k({input}, {k})",
     "tril": "diagonal=0 -> jnp.tril({input}, {diagonal})",
     "triu": "diagonal=0 -> jnp.triu({input}, {diagonal})",
 }

@@ -103,7 +103,7 @@ class Function:
         """Put the functions of a training step in front of its loop; return what could not be translated."""
         lines, problems = [], list[Problem]()
         for statement in step.inside:
-            changed, found = self._translated(self._rewritten(copy.deepcopy(statement)))
+            changed, found = self._translated(self._rewritten(copy.deepcopy(statement)), compiled=True)
             lines.append(ast.unparse(changed or statement))
             problems += found
             self._learn(statement)
@@ -122,15 +122,16 @@ class Function:
         rewritten = self._rewritten(copy.deepcopy(node))
         changed, problems = self._translated(rewritten)
         problems += self._kept_in_the_module(node)
+        self._note_aliases(node)
         if problems:
             self._refuse(node, problems)
         elif changed is not None or ast.dump(rewritten) != original:
             self.text.replace(node, ast.unparse(changed if changed is not None else rewritten))
         self._learn(node)
 
-    def _translated(self, node: ast.stmt) -> tuple[ast.stmt | None, list[Problem]]:
+    def _translated(self, node: ast.stmt, compiled: bool = False) -> tuple[ast.stmt | None, list[Problem]]:
         """Return a translated statement, None if nothing changed, and what could not be translated in it."""
-        expressions = Expressions(self.names, self.scope, self.needing_rngs)
+        expressions = Expressions(self.names, self.scope, self.needing_rngs, compiled)
         changed = expressions.visit(copy.deepcopy(node))
         self.notes += expressions.notes
         same = ast.dump(changed) == ast.dump(node)
@@ -147,6 +148,18 @@ class Function:
         if isinstance(node, ast.AugAssign) and type(node.op) in _UPDATES:
             return self._set_at(node, node.target, _UPDATES[type(node.op)])
         return node
+
+    def _note_aliases(self, node: ast.stmt) -> None:
+        """Note where torch changes a tensor that others may hold too; here they keep the old values."""
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            whole = target.value if isinstance(target, ast.Subscript) else target
+            changes = isinstance(node, ast.AugAssign) or isinstance(target, ast.Subscript)
+            if not (changes and isinstance(whole, ast.Name) and self.expressions.is_tensor(whole)):
+                continue
+            if whole.id not in self.scope.fresh:
+                why = "torch changes the tensor itself, here other names of it keep the old values"
+                self.notes.append(Problem(node.lineno, ast.unparse(node), why))
 
     def _held_by_flax(self, node: ast.Assign | ast.AnnAssign) -> ast.expr:
         """Return a value as a module of Flax can keep it: lists and dictionaries in its own kinds of them."""
@@ -200,6 +213,8 @@ class Function:
         function = node.value.func
         if not isinstance(function, ast.Attribute):
             return False
+        if self.names.of_torch(function) == "torch.nn.Module.__init__":
+            return True
         if function.attr == "__init__" and self.names.full(getattr(function.value, "func", node)) == "super":
             if not self.bases & self.needing_rngs:
                 return not self.bases or self.bases == {"nnx.Module"}
@@ -228,9 +243,9 @@ class Function:
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             return False
         name = self.names.of_torch(node.value.func) or ""
-        if name.startswith("torch.nn.init."):
-            return True
         function = node.value.func
+        if name.startswith("torch.nn.init.") or self.names.full(function) == "self.apply":
+            return True
         if not (isinstance(function, ast.Attribute) and function.attr.endswith("_")):
             return False
         words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
@@ -293,6 +308,9 @@ class Function:
                 self.scope.tensors.pop(name, None)
             else:
                 self.scope.tensors[name] = known
+            self.scope.fresh.discard(name)
+            if _is_new(value):
+                self.scope.fresh.add(name)
             if self.expressions.holds_layers(value):
                 self.scope.classes.add(name)
         if name.startswith("self.") and isinstance(value, ast.Call):
@@ -323,6 +341,25 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.ex
             yield from ((t, None) for t in one.elts)
         else:
             yield one, its
+
+
+def _is_new(value: ast.expr) -> bool:
+    """Return whether an expression makes a tensor of its own, not a view of another."""
+    if isinstance(value, ast.BinOp | ast.UnaryOp):
+        return True
+    views = {
+        "view",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "permute",
+        "t",
+        "detach",
+        "contiguous",
+        "to",
+    }
+    return isinstance(value, ast.Call) and getattr(value.func, "attr", "") not in views
 
 
 def _is_one_line_body(text: Text, node: ast.stmt) -> bool:

@@ -8,6 +8,7 @@ from jaxrnn.port.names import Names
 from jaxrnn.port.rules import UntranslatedError
 
 _LOOKED_AT = {"item", "append", "print", "tolist", "numpy"}  # of numbers, which are there only after the step
+_CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "add", "popleft", "appendleft"}
 _CLIP = {"torch.nn.utils.clip_grad_norm_", "torch.nn.utils.clip_grad_norm"}
 
 
@@ -62,6 +63,8 @@ def find_step(loop: ast.For | ast.While, function: ast.FunctionDef, names: Names
         raise UntranslatedError(
             "the loop should call zero_grad, backward and step of one optimizer, once each"
         )
+    if block[index].value.args or block[index].value.keywords:  # type: ignore[attr-defined]
+        raise UntranslatedError("a backward pass with arguments; write the step by hand")
     loss, optimizer = (ast.unparse(s.value.func.value) for s in (block[index], steps[0]))  # type: ignore[attr-defined]
     clips = [s for s in block[index:] if isinstance(s, ast.Expr) and names.full(_function(s)) in _CLIP]
     gone = [block[index], *steps, *zeroed, *clips]
@@ -69,7 +72,7 @@ def find_step(loop: ast.For | ast.While, function: ast.FunctionDef, names: Names
     first = next(n for n, s in enumerate(block) if _calls(s, model))
     inside = [s for s in block[first:index] if s not in gone and not _looks_at_numbers(s)]
     step = Step(model, optimizer, loss, inside, gone, clips[0].value if clips else None)  # type: ignore[arg-type]
-    set_in_loop = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    set_in_loop = _changed(loop)
     free, bound = _free_and_bound(inside)
     step.arguments = [name for name in free if name in set_in_loop and name != model]
     elsewhere = _used_elsewhere(function, inside) | {*step.arguments}
@@ -118,6 +121,22 @@ def _looks_at_numbers(statement: ast.stmt) -> bool:
         or (isinstance(n, ast.Name) and n.id in _LOOKED_AT)
         for n in ast.walk(statement)
     )
+
+
+def _changed(loop: ast.AST) -> set[str]:
+    """Return the names that a loop sets, and those of what it changes: lists, dictionaries, tensors."""
+    found = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for node in ast.walk(loop):
+        changed = node if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) else None
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _CHANGING
+        ):
+            changed = node.func
+        if changed is not None and isinstance(changed.value, ast.Name):
+            found.add(changed.value.id)
+    return found
 
 
 def _free_and_bound(statements: Sequence[ast.stmt]) -> tuple[list[str], list[str]]:

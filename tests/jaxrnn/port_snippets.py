@@ -32,7 +32,7 @@ torch.bmm(x.unsqueeze(0), x.T.unsqueeze(0)), x[None].bmm(x.T[None])
 torch.masked_fill(x, x > 1, 0.0), x.masked_fill(x < 1, -1e9), x.masked_fill(x > 1, float("-inf"))
 torch.repeat_interleave(x, 2, 0), x.repeat_interleave(3, dim=1)
 torch.index_select(x, 1, torch.tensor([2, 0])), x.index_select(0, torch.tensor([1]))
-torch.tril(x), x.tril(-1), torch.triu(x, 1), x.triu(diagonal=1)
+torch.topk(x, 2), x.topk(k=3)[0], torch.tril(x), x.tril(-1), torch.triu(x, 1), x.triu(diagonal=1)
 torch.max(x), torch.max(x, 1)[0], torch.max(x, dim=0).indices, x.max(), x.max(1)[1], x.max(-1, True).values
 torch.min(x), x.min(1)[0], x.min(dim=0)[1], torch.min(x, 0)
 torch.softmax(x, 1), x.softmax(-1), torch.log_softmax(x, dim=0), x.log_softmax(1)

@@ -96,6 +96,10 @@ LOOPS = {
         "a.zero_grad(); l = model(x).sum(); l.backward(); l.backward(); a.step()",
         "several backward",
     ),
+    "a graph is kept": (
+        "a.zero_grad(); l = model(x).sum(); l.backward(retain_graph=True); a.step()",
+        "with arguments",
+    ),
     "no model is seen": ("a.zero_grad(); loss.backward(); a.step()", "no call of a model"),
 }
 
@@ -218,6 +222,82 @@ def test_numbers_that_python_draws_are_noted():
     assert [(note.code, note.why) for note in found.notes] == [
         ("random.random()", "compiled code draws it once, when it is compiled")
     ]
+
+
+def test_a_tensor_that_others_hold_is_noted_where_it_is_changed():
+    found = ported(
+        """
+        class Net(nn.Module):
+            def forward(self, x):
+                y = x
+                y += 1
+                x[0] = 2
+                z = torch.zeros(3)
+                z[1] = 1
+                z += 1
+                w = x.view(-1)
+                w[0] = 3
+                return x + y
+        """
+    )
+    assert [note.code for note in found.notes] == ["y += 1", "x[0] = 2", "w[0] = 3"]
+    assert "keep the old values" in found.notes[0].why
+
+
+def test_old_ways_of_constructors_and_calls_are_known():
+    found = ported(
+        """
+        class Base(nn.Module):
+            def __init__(self):
+                nn.Module.__init__(self)
+                self.fc = nn.Linear(3, 3)
+                self.apply(self.draw)
+
+            def draw(self, m):
+                if isinstance(m, (nn.Linear, nn.Embedding)):
+                    nn.init.ones_(m.weight)
+
+            def forward(self, x):
+                return self.fc(x)
+
+        class Net(Base):
+            def forward(self, x):
+                return super().forward(x) + self.fc.forward(x)
+        """
+    )
+    assert not found.untranslated
+    assert [note.code for note in found.notes] == ["self.apply(self.draw)", "nn.init.ones_(m.weight)"]
+    net, x = names_in(found.code)["Net"](rngs=nnx.Rngs(0)), jnp.ones((2, 3))
+    np.testing.assert_array_equal(net(x), 2 * net.fc(x))
+
+
+def test_what_a_loop_changes_is_an_argument_of_its_step(torch):
+    source = HEAD + textwrap.dedent(
+        """
+        def train(model, seen, data):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            scale = {"of": 1.0}
+            for x in data:
+                seen.append(x)
+                scale["of"] = scale["of"] / 2
+                loss = model(torch.stack(seen)).sum() * scale["of"]
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return loss.item()
+        """
+    )
+    found = port_source(source)
+    assert not found.untranslated
+    data = np.arange(6.0, dtype=np.float32).reshape(3, 2)
+    theirs, ours = torch.nn.Linear(2, 1), nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    import jaxrnn
+
+    jaxrnn.load_state_dict(ours, theirs.state_dict())
+    expected = names_in(source)["train"](theirs, [], list(torch.from_numpy(data)))
+    assert names_in(found.code)["train"](ours, [], list(jnp.asarray(data))) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_a_base_class_and_what_a_class_uses_come_along():
