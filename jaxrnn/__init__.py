@@ -30,7 +30,7 @@ from jaxrnn.layers import (
     PeepholeLSTMCell,
     RNNCell,
 )
-from jaxrnn.migration import from_torch
+from jaxrnn.migration import from_torch, optimizer_from_torch, optimizer_to_torch
 from jaxrnn.models import (
     Transformer,
     TransformerDecoder,
@@ -76,6 +76,8 @@ __all__ = [
     "models",
     "ops",
     "optim",
+    "optimizer_from_torch",
+    "optimizer_to_torch",
     "pipeline",
     "plan",
     "save",

@@ -3,6 +3,7 @@ this package has one with torch's semantics.
 
 `walk.py` goes through the tree, `table.py` and `transformers.py` say what each class becomes, `refusals.py` what
 is refused, `weights.py` copies values, ties and modes. The modules have torch's names for parameters and buffers.
+`optimizers.py` lets a run that began in torch go on.
 """
 
 from jaxrnn.migration.activations import Activation
@@ -10,6 +11,7 @@ from jaxrnn.migration.containers import ModuleDict, Sequential
 from jaxrnn.migration.convolution import Conv1d
 from jaxrnn.migration.embedding import Embedding, EmbeddingBag
 from jaxrnn.migration.normalization import BatchNorm1d, LayerNorm
+from jaxrnn.migration.optimizers import optimizer_from_torch, optimizer_to_torch
 from jaxrnn.migration.walk import from_torch
 
 __all__ = [
@@ -22,4 +24,6 @@ __all__ = [
     "ModuleDict",
     "Sequential",
     "from_torch",
+    "optimizer_from_torch",
+    "optimizer_to_torch",
 ]

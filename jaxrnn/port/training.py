@@ -127,15 +127,17 @@ def _changed(loop: ast.AST) -> set[str]:
     """Return the names that a loop sets, and those of what it changes: lists, dictionaries, tensors."""
     found = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for node in ast.walk(loop):
-        changed = node if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) else None
+        changed: ast.expr | None = None
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            changed = node.value
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in _CHANGING
         ):
-            changed = node.func
-        if changed is not None and isinstance(changed.value, ast.Name):
-            found.add(changed.value.id)
+            changed = node.func.value
+        if isinstance(changed, ast.Name):
+            found.add(changed.id)
     return found
 
 
