@@ -18,6 +18,7 @@ from jaxrnn.allocator import keep_memory
 from jaxrnn.attention import MultiheadAttention
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
+from jaxrnn.exporting import ExportedModel, export, load_exported
 from jaxrnn.layers import (
     GRU,
     LSTM,
@@ -50,6 +51,7 @@ __all__ = [
     "AdditiveAttention",
     "BilinearAttention",
     "DotAttention",
+    "ExportedModel",
     "GRUCell",
     "LSTMCell",
     "MinGRU",
@@ -68,9 +70,11 @@ __all__ = [
     "bucketing",
     "cells",
     "data",
+    "export",
     "from_torch",
     "init",
     "keep_memory",
+    "load_exported",
     "load_state_dict",
     "losses",
     "models",

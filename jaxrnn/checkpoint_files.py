@@ -147,7 +147,8 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def _read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
+def read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file by name; bfloat16 as it was written here."""
     with np.load(file, allow_pickle=False) as archive:
         return dict(_unmarked(name, archive[name]) for name in archive.files)
 
@@ -157,7 +158,8 @@ def _unmarked(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     return (stem, array.view(DTYPES[dtype])) if mark else (name, array)
 
 
-def _write_npz(arrays: Mapping[str, np.ndarray], file: BinaryIO) -> None:
+def write_npz(arrays: Mapping[str, np.ndarray], file: BinaryIO) -> None:
+    """Write arrays by name as an .npz file."""
     with zipfile.ZipFile(file, "w") as archive:  # np.savez cannot store an array named "file"
         for name, array in arrays.items():
             if "|" in name:
@@ -174,7 +176,7 @@ _FORMATS: dict[
     str, tuple[Callable[[BinaryIO], Any], Callable[[Mapping[str, np.ndarray], BinaryIO], None]]
 ] = {
     ".safetensors": (_read_safetensors, _write_safetensors),
-    ".npz": (_read_npz, _write_npz),
+    ".npz": (read_npz, write_npz),
     ".pt": (torch_file.load, torch_file.dump),
     ".pth": (torch_file.load, torch_file.dump),
 }

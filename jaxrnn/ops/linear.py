@@ -31,6 +31,11 @@ def unroll(
     precision: lax.PrecisionLike,
 ) -> tuple[jax.Array, tuple[State, ...]]:
     """Return every step's ``h`` [T, B, D*H] of the last layer and all final states, as `reference.unroll` does."""
+    if not isinstance(x.shape[0], int):
+        raise NotImplementedError(
+            f"{cell.name} is computed by an associative scan, whose program depends on the number of steps: export "
+            "it for a number, not for a symbol."
+        )
 
     def layer(reverse, params, x, state):
         keep, add = _coefficients(cell, params, x, precision, valid, restart_marks(resets, reverse))

@@ -122,6 +122,10 @@ def choose(
 ) -> Plan:
     """Return the plan for `rows` sequences (B) of `steps` (T) on a platform, by default that of `target()`."""
     platform = platform or target().platform
+    if not (
+        isinstance(steps, int) and isinstance(rows, int)
+    ):  # symbols of `jax.export`, which have no size yet
+        return Plan(max(steps, 1), False, keep=keep)
     if keep != "gates":  # a chunk's gates are computed again as one product
         pre_activations = FLOAT32 * cell.gates * hidden_features * max(rows, 1)
         least = LEAST_ROWS // max(rows, 1) if platform == "cpu" else AGAIN_STEPS
