@@ -60,7 +60,6 @@ _OF_SEQUENCES = {
     "unpack_sequence", "invert_permutation", "PackedSequence",
 }  # fmt: skip
 _DRAWN = {"torch.randn": "normal", "torch.rand": "uniform"}
-_WITHOUT_RNGS = {"ModuleList", "ModuleDict", "Sequential", "Parameter", "BatchNorm1d", "Flatten"}
 # What a module of torch can be asked for, and its twin cannot, or not in this way.
 _OF_MODULES = {
     "parameters": "nnx.state(module, nnx.Param) has them",

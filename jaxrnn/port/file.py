@@ -89,7 +89,7 @@ def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             bases = {names.full(base) for base in node.bases}
-            if bases & {"torch.nn.Module", "torch.nn.modules.module.Module", *found}:
+            if bases & {"torch.nn.Module", *found}:
                 found[node.name] = node
     return found
 

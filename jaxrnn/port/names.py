@@ -3,13 +3,11 @@
 import ast
 from collections.abc import Iterable
 
-# Short ways by which torch itself offers the same things.
+# What torch offers under two names.
 SAME = {
-    "torch.nn.utils.rnn.PackedSequence": "torch.nn.utils.rnn.PackedSequence",
     "torch.nn.modules.module.Module": "torch.nn.Module",
+    "torch.nn.modules.Module": "torch.nn.Module",
     "torch.nn.parameter.Parameter": "torch.nn.Parameter",
-    "torch.autograd.Variable": "torch.autograd.Variable",
-    "torch.functional.F": "torch.nn.functional",
 }
 
 
@@ -37,7 +35,8 @@ class Names:
             node = node.value
         if not isinstance(node, ast.Name):
             return ""
-        return ".".join([self.imported.get(node.id, node.id), *reversed(parts)])
+        name = ".".join([self.imported.get(node.id, node.id), *reversed(parts)])
+        return SAME.get(name, name)
 
     def of_torch(self, node: ast.AST) -> str | None:
         """Return the full name of what belongs to torch, or None."""

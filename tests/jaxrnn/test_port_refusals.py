@@ -250,6 +250,7 @@ def test_old_ways_of_constructors_and_calls_are_known():
         class Base(nn.Module):
             def __init__(self):
                 nn.Module.__init__(self)
+                self.gain = nn.parameter.Parameter(torch.ones(3))
                 self.fc = nn.Linear(3, 3)
                 self.apply(self.draw)
 
@@ -258,7 +259,7 @@ def test_old_ways_of_constructors_and_calls_are_known():
                     nn.init.ones_(m.weight)
 
             def forward(self, x):
-                return self.fc(x)
+                return self.fc(x) * self.gain
 
         class Net(Base):
             def forward(self, x):
