@@ -50,7 +50,7 @@ class Port:
         methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
         for statement in sorted(node.body, key=lambda n: getattr(n, "name", "") != "__init__"):
             if statement in methods:
-                self._method(statement, scope, bases & {*self.classes} or {"nnx.Module"})
+                self._method(statement, scope, bases - {"torch.nn.Module"} or {"nnx.Module"})
             elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 self._function(Scope(devices={*self.devices}), set()).block([statement])
 
@@ -84,20 +84,8 @@ class Port:
         if node.name == "forward":
             written.name = "__call__"
         function.header(written, change=draws or node.name == "forward")
-        self._decorators(node)
+        function.decorators(node)
         function.block(node.body)
-
-    def _decorators(self, node: ast.FunctionDef) -> None:
-        for decorator in node.decorator_list:
-            named = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if self.names.of_torch(named):
-                problem = Problem(
-                    decorator.lineno, ast.unparse(decorator), "decorators of torch have no rule"
-                )
-                self.untranslated.append(problem)
-                comment = ast.copy_location(ast.Expr(decorator), decorator)
-                comment.col_offset -= 1  # the @
-                self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
 
     def _function(self, scope: Scope, bases: set[str]) -> Function:
         return Function(self.text, self.names, scope, self.needing_rngs, bases, self.untranslated, self.notes)
@@ -112,6 +100,7 @@ class Port:
             found = more
 
     def _draws(self, node: ast.ClassDef, known: set[str]) -> bool:
+        known = known | {f"torch.nn.{name}" for name in SAME_ARGUMENTS.split()}
         own = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
         if own is None:
             return bool({self.names.full(base) for base in node.bases} & known)

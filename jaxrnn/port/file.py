@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jaxrnn.port.classes import Port
 from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.modules import SAME_ARGUMENTS
 from jaxrnn.port.names import Names, bound_by, used_in
 from jaxrnn.port.text import Text
 
@@ -63,7 +64,7 @@ def port_source(source: str, wanted: Sequence[str] = (), *, name: str = "source"
         )
     if taken := sorted({*OURS} & {*bound}):
         raise ValueError(f"{name}: {taken[0]!r} is what JAX code calls something else; rename it.")
-    if names.stars:
+    if any(star.partition(".")[0] == "torch" for star in names.stars):
         raise ValueError(
             f"{name}: 'from {names.stars[0]} import *' hides where names come from; import them by name."
         )
@@ -89,7 +90,7 @@ def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             bases = {names.full(base) for base in node.bases}
-            if bases & {"torch.nn.Module", *found}:
+            if bases & {"torch.nn.Module", *(f"torch.nn.{name}" for name in SAME_ARGUMENTS.split()), *found}:
                 found[node.name] = node
     return found
 
@@ -140,7 +141,7 @@ def _imports(tree: ast.Module, body: str) -> str:
         for alias in node.names:
             target = node.module if isinstance(node, ast.ImportFrom) else alias.name
             bound = alias.asname or alias.name.partition(".")[0]
-            if bound in used and (target or "").partition(".")[0] != "torch":
+            if bound in {*used, "*"} and (target or "").partition(".")[0] != "torch":
                 single = (
                     ast.ImportFrom(node.module, [alias], node.level)
                     if isinstance(node, ast.ImportFrom)

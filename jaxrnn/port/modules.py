@@ -30,7 +30,6 @@ _LINES = {
     "BatchNorm1d": "num_features eps=1e-5 momentum=0.1 affine=True track_running_stats=True -> "
     "jaxrnn.migration.BatchNorm1d("
     "{num_features}, {eps}, {momentum}, {affine}, {track_running_stats})",
-    "Parameter": "data -> nnx.Param({data})",
     "ModuleDict": "modules -> jaxrnn.migration.ModuleDict({modules})",
 }
 
@@ -48,6 +47,16 @@ def _with_rngs(name: str) -> Rule:
         return ast.Call(function, call.args, [*known, rngs, *(k for k in renamed if k.arg is None)])
 
     return rewrite
+
+
+def _parameter(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
+    """Rewrite a parameter; one that is not trained is another kind of variable."""
+    trained = [k.value for k in call.keywords if k.arg == "requires_grad"] + call.args[1:]
+    frozen = bool(trained) and isinstance(trained[0], ast.Constant) and trained[0].value is False
+    if trained and not isinstance(trained[0], ast.Constant):
+        raise UntranslatedError("whether it is trained cannot be told from the code")
+    kind = "jaxrnn.torch_names.Frozen" if frozen else "nnx.Param"
+    return rule(f"data -> {kind}({{data}})")(ast.Call(call.func, call.args[:1], call.keywords), None)
 
 
 def _activation(name: str) -> Rule:
@@ -90,6 +99,7 @@ MODULES: dict[str, Rule] = {
     **{name: _with_rngs(f"jaxrnn.migration.{name}") for name in _DRAWN.split()},
     **{name: _activation(name) for name in _PLAIN.split()},
     **{name: rule(line) for name, line in _LINES.items()},
+    "Parameter": _parameter,
     "LayerNorm": _layer_norm,
     "Sequential": _sequential,
     "ModuleList": _module_list,

@@ -22,7 +22,7 @@ class Names:
             for alias in node.names
         }
         self.stars = [
-            node.module
+            node.module or "."
             for node in ast.walk(tree)
             if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
         ]

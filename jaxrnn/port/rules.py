@@ -57,6 +57,8 @@ def bind(call: ast.Call, wanted: list[str]) -> dict[str, ast.expr]:
         elif not word.endswith("?"):
             raise UntranslatedError(f"its argument {name!r} is missing, or cannot be told from the code")
     if positional or named:
+        if None in named or any(isinstance(argument, ast.Starred) for argument in positional):
+            raise UntranslatedError("arguments by * or ** cannot be told from the code")
         unknown = ", ".join(str(name) for name in named) or ast.unparse(positional[0])
         raise UntranslatedError(f"its argument {unknown!r} has no counterpart here")
     return given

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.modules import SAME_ARGUMENTS
 from jaxrnn.port.names import Names
 from jaxrnn.port.rules import UntranslatedError, fill
 from jaxrnn.port.text import Text
@@ -53,9 +54,12 @@ class Function:
         if self._sets_initial_values(node):
             self._leave_out(node)
             return False
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.ClassDef):
+            self._class(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             inner = replace(self, scope=replace(self.scope, tensors=dict(self.scope.tensors)), around=node)
             inner.header(node)
+            inner.decorators(node)
             inner.block(node.body)
         elif isinstance(node, ast.For | ast.While) and self.around is not None and self.step is None:
             self._loop(node, self.around)
@@ -64,6 +68,29 @@ class Function:
         else:
             self._simple(node)
         return False
+
+    def _class(self, node: ast.ClassDef) -> None:
+        """Translate a class that is no module: its bases, and what its methods do with tensors."""
+        emptied = copy.deepcopy(node)
+        emptied.body, emptied.decorator_list = [ast.Pass()], []
+        changed, problems = self._translated(emptied)
+        self.untranslated += problems
+        if changed is not None and not problems:
+            self.text.replace_header(node, ast.unparse(changed).removesuffix("\n    pass"))
+        self.decorators(node)
+        self.block(node.body)
+
+    def decorators(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        """Take torch's decorators away, and say so."""
+        for decorator in node.decorator_list:
+            if self.names.of_torch(decorator.func if isinstance(decorator, ast.Call) else decorator):
+                problem = Problem(
+                    decorator.lineno, ast.unparse(decorator), "decorators of torch have no rule"
+                )
+                self.untranslated.append(problem)
+                comment = ast.copy_location(ast.Expr(decorator), decorator)
+                comment.col_offset -= 1  # the @
+                self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
 
     def _compound(self, node: ast.If | ast.For | ast.While | ast.With | ast.Try) -> None:
         if self._asks_for_no_gradient(node):
@@ -216,7 +243,8 @@ class Function:
         if self.names.of_torch(function) == "torch.nn.Module.__init__":
             return True
         if function.attr == "__init__" and self.names.full(getattr(function.value, "func", node)) == "super":
-            if not self.bases & self.needing_rngs:
+            drawing = {*self.needing_rngs, *(f"torch.nn.{name}" for name in SAME_ARGUMENTS.split())}
+            if not self.bases & drawing:
                 return not self.bases or self.bases == {"nnx.Module"}
             node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
             self.text.replace(node, ast.unparse(node))

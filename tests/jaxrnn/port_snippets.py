@@ -52,7 +52,7 @@ torch.einsum("ij,kj->ik", x, x), torch.einsum("ij->j", x), torch.einsum("ij,ij->
 torch.arange(5), torch.arange(1, 4), torch.arange(0, 1, 0.25), torch.arange(3, dtype=torch.float)
 torch.zeros(2, 3), torch.zeros((2, 3)), torch.zeros(x.size(1)), torch.zeros(x.shape[0], 2, dtype=torch.long)
 torch.zeros(x.size()), torch.zeros(*x.shape), torch.ones(2, device="cpu"), torch.ones(size=(2, 3))
-torch.empty(2).mul(0)
+torch.empty(2, 3).size()
 torch.full((2, 3), 7.0), torch.eye(3), torch.tensor([1.0, 2.0]), torch.tensor(3), torch.as_tensor([1, 2])
 torch.from_numpy(np.arange(3.0)), torch.zeros_like(x), torch.ones_like(x, dtype=torch.int)
 torch.full_like(x, 2.0)

@@ -1,5 +1,6 @@
 """What `jaxrnn port` cannot translate is named with its line, and raises at its place; and how the file looks."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -299,6 +300,66 @@ def test_what_a_loop_changes_is_an_argument_of_its_step(torch):
     assert names_in(found.code)["train"](ours, [], list(jnp.asarray(data))) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_classes_that_are_no_modules_and_frozen_parameters_are_translated():
+    found = ported(
+        """
+        import dataclasses
+
+        @dataclasses.dataclass
+        class Scale:
+            of: float
+
+            def times(self, x):
+                return torch.tanh(x) * self.of
+
+        class Net(nn.GRU):
+            def __init__(self, size):
+                super().__init__(size, size, batch_first=True)
+                self.gain = nn.Parameter(torch.full((size,), 2.0), requires_grad=False)
+                self.scale = Scale(3.0)
+
+            def forward(self, x):
+                y, _ = super().forward(x)
+                return self.scale.times(y * self.gain)
+        """
+    )
+    assert not found.untranslated
+    assert "@dataclasses.dataclass\nclass Scale:" in found.code
+    net, x = names_in(found.code)["Net"](3, rngs=nnx.Rngs(0)), jnp.ones((2, 4, 3))
+    import jaxrnn
+
+    gru = jaxrnn.GRU(3, 3, batch_first=True, rngs=nnx.Rngs(1))
+    jaxrnn.load_state_dict(gru, {k: v for k, v in jaxrnn.state_dict(net).items() if k != "gain"})
+    np.testing.assert_allclose(net(x), np.tanh(gru(x)[0] * 2) * 3, rtol=1e-5)
+    assert "gain" not in nnx.state(net, nnx.Param)
+
+
+def test_decorators_of_torch_are_taken_away_and_named():
+    found = ported(
+        """
+        class Net(nn.Module):
+            @torch.jit.export
+            @staticmethod
+            def twice(x):
+                return 2 * x
+
+            def forward(self, x):
+                return self.twice(x)
+        """
+    )
+    assert [problem.code for problem in found.untranslated] == ["torch.jit.export"]
+    assert names_in(found.code)["Net"]()(jnp.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_torchs_own_modules_come_out_as_python_or_a_clear_error(torch):
+    folder, tried = Path(torch.nn.modules.__file__).parent, 0
+    for path in sorted(folder.glob("*.py")):
+        with contextlib.suppress(ValueError):  # nothing to translate, or a name that has to be another
+            compile(port_file(path).code, path.name, "exec")
+            tried += 1
+    assert tried > 20
 
 
 def test_a_base_class_and_what_a_class_uses_come_along():
