@@ -76,7 +76,13 @@ def port_source(source: str, wanted: Sequence[str] = (), *, name: str = "source"
     for node in chosen:
         port.statement(node)
     body = "\n\n".join(_cut(port.text, node) for node in chosen)
-    code = f"{_head(name, port)}\n{_imports(tree, body)}\n\n{body}"
+    imports = _imports(tree, body)
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level and ast.unparse(node) in imports:
+            port.notes.append(
+                Problem(node.lineno, ast.unparse(node), "imported as it is: port that file too")
+            )
+    code = f"{_head(name, port)}\n{imports}\n\n{body}"
     return Ported(
         _formatted(code),
         tuple(n for n in known if bound[n] in chosen),
