@@ -10,14 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxrnn import checkpoint_files
+from jaxrnn.bad_input import BadInput
+from jaxrnn.doctor.command import command as doctor
 from jaxrnn.plan.command import command as plan
 from jaxrnn.port.command import command as port
-
-
-class BadInput(click.ClickException):
-    """Input the command cannot use: one line on stderr and exit code 2."""
-
-    exit_code = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,6 +57,7 @@ def bench(arguments: tuple[str, ...]) -> None:
     command.main(list(arguments), prog_name="jaxrnn bench")
 
 
+main.add_command(doctor, "doctor")
 main.add_command(plan, "plan")
 main.add_command(port, "port")
 

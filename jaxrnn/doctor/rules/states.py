@@ -1,0 +1,289 @@
+"""Rules about hidden states: their axes, their directions, and what carries them from batch to batch."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from jaxrnn.doctor.loops import assigned, calls_of, has_attribute, loops, text, within, without_gradients
+from jaxrnn.doctor.program import Call, Program
+from jaxrnn.doctor.rules.rule import (
+    FULL,
+    Hit,
+    Rule,
+    in_forward,
+    initial_states,
+    is_batch,
+    is_layers,
+    model,
+    steps_of,
+)
+from jaxrnn.doctor.values import (
+    Array,
+    Bound,
+    Function,
+    Instance,
+    Made,
+    State,
+    Value,
+    blocks,
+    directions,
+    is_recurrent,
+)
+
+# Axes ------------------------------------------------------------------------------------------------------------
+
+
+def _batch_first_state(program: Program) -> Iterator[Hit]:
+    for call in program.calls:
+        if is_recurrent(call.target):
+            yield from _initial(call)
+    for index in program.indices:
+        state = index.base
+        takes_row = steps_of(index) in ((FULL, -1), (FULL, -1, FULL))
+        if (
+            isinstance(state, State)
+            and takes_row
+            and in_forward(index)
+            and state.layer.known("batch_first", False)
+        ):
+            yield (
+                index.node,
+                f"{text(index.node)} is the last row's states: a state is [L * D, B, H] with batch_first too.",
+            )
+
+
+def _initial(call: Call) -> Iterator[Hit]:
+    rows = 0 if call.target.known("batch_first", False) else 1
+    for each in initial_states(call):
+        shape = each.shape if isinstance(each, Array) else None
+        if shape is None or len(shape) != 3 or not _rows_first(shape, rows, blocks(call.target)):
+            continue
+        sizes = ", ".join(text(node) for _, node in shape)
+        yield (
+            shape[0][1],
+            f"a state of shape [{sizes}]: the rows stand first, where the layers (times directions) belong.",
+        )
+        return
+
+
+def _rows_first(shape: tuple[tuple[Value, ast.expr], ...], rows: int, count: int | None) -> bool:
+    (first, first_node), (second, second_node), _ = shape
+    return is_batch(first, first_node, rows) and is_layers(second, second_node, count)
+
+
+def _reshaped(program: Program) -> Iterator[Hit]:
+    for call in program.calls:
+        target = call.target
+        if not (
+            isinstance(target, Bound)
+            and isinstance(target.value, State)
+            and target.name in ("view", "reshape")
+        ):
+            continue
+        count = blocks(target.value.layer)
+        values, nodes = call.arguments.values, call.arguments.nodes
+        rows = 0 if target.value.layer.known("batch_first", False) else 1
+        if count is not None and count > 1 and len(values) == 2 and is_batch(values[0], nodes[0], rows):
+            yield (
+                call.node,
+                f"{text(call.node)} puts states of different rows beside each other: the rows are axis 1.",
+            )
+
+
+# Directions ------------------------------------------------------------------------------------------------------
+
+
+def _one_direction(program: Program) -> Iterator[Hit]:
+    states = [index for index in program.indices if isinstance(index.base, State)]
+    for index in states:
+        if steps_of(index)[0] != -1 or directions(index.base.layer) != 2:
+            continue
+        others = (other for other in states if other.frame == index.frame and other.base == index.base)
+        if all(steps_of(other)[0] == -1 for other in others):
+            yield (
+                index.node,
+                f"{text(index.node)} is the reverse direction alone; the forward one's state is at -2.",
+            )
+
+
+# From batch to batch ---------------------------------------------------------------------------------------------
+
+
+_MODEL = re.compile(r"(?:.*[._])?(?:model|net|network|rnn|lstm|gru|cell|decoder|encoder)\d*")
+
+
+def _not_detached(program: Program) -> Iterator[Hit]:
+    for loop in loops(program):
+        backwards = calls_of(program, loop, "backward")
+        if not backwards:
+            continue
+        for carry, name in _carries(program, loop):
+            if name in _others(loop) or _detaches(program, loop, carry, name):
+                continue
+            retained = any(keyword.arg == "retain_graph" for call in backwards for keyword in call.keywords)
+            how = (
+                "retain_graph keeps the graph of every batch so far"
+                if retained
+                else "its graph was freed by the last backward()"
+            )
+            yield carry, f"`{name}` goes from batch to batch and is never detached: {how}."
+
+
+def _carries(program: Program, loop: ast.stmt) -> Iterator[tuple[ast.Assign, str]]:
+    """Yield `..., state = model(..., state)` in a loop, and the name of the state."""
+    for node in ast.walk(loop):
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            continue
+        if not _is_model(program, node.value) or without_gradients(program, node):
+            continue
+        given = {n.id for each in node.value.args for n in ast.walk(each) if isinstance(n, ast.Name)}
+        for name in assigned(node):
+            if name in given and not isinstance(node.targets[0], ast.Name):
+                yield node, name
+
+
+def _is_model(program: Program, call: ast.Call) -> bool:
+    targets = program.targets.get(call, [])
+    if any(is_recurrent(each) for each in targets):
+        return True
+    if any(isinstance(each, Instance) for each in targets):
+        return any(
+            is_recurrent(value) for each in targets for value in getattr(each, "attributes", {}).values()
+        )
+    known = any(isinstance(each, Made | Function) for each in targets)
+    return not known and _MODEL.fullmatch(text(call.func)) is not None
+
+
+def _others(loop: ast.stmt) -> set[str]:
+    """Return the names that a loop gives a value by anything but unpacking one call."""
+    found: set[str] = set()
+    for node in ast.walk(loop):
+        unpacks = (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.targets[0], ast.Tuple)
+        )
+        if (
+            isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr | ast.For)
+            and not unpacks
+        ):
+            found |= assigned(node)
+    return found
+
+
+def _detaches(program: Program, loop: ast.stmt, carry: ast.Assign, name: str) -> bool:
+    """Tell whether anything in a loop, or in the model itself, may cut the state off its past."""
+    if any(has_attribute(node, "detach", "detach_", "data") for node in within(program, loop)):
+        return True
+    if any(
+        name in assigned(node)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Assign) and node is not carry
+    ):
+        return True
+    known = any(isinstance(each, Instance | Made) for each in program.targets.get(carry.value, []))
+    return not known and any(has_attribute(node, "detach", "detach_") for node in ast.walk(program.tree))
+
+
+_TRAINING = """import torch
+from torch import nn
+
+rnn = nn.GRU(8, 16)
+readout = nn.Linear(16, 2)
+optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
+
+
+def train(windows, state):
+    for x, y in windows:
+        output, state = rnn(x, {state})
+        loss = nn.functional.mse_loss(readout(output), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+
+RULES = (
+    Rule(
+        "state-batch-first",
+        "A state is made, or read, with the rows first.",
+        "A state is [L * D, B, H], whatever `batch_first` says. With B first torch raises `Expected hidden "
+        "size`, unless B equals L * D: then what was meant for row 0 goes to the first layer or direction of "
+        "all rows, without a word, and the output is {} of its size away (an LSTM of two directions, two "
+        "rows). `h_n[:, -1]` is the last row of the batch: one row's prediction for all.",
+        "`torch.zeros(L * D, B, H)`, with `batch_first=True` too; or leave the state out, it is zeros. The "
+        "last layer's state is `h_n[-1]`.",
+        model(
+            "h0 = torch.zeros(x.size(0), 1, 16)",
+            "output, _ = self.rnn(x, (h0, h0))",
+            "return self.fc(output)",
+        ),
+        model(
+            "h0 = torch.zeros(1, x.size(0), 16)",
+            "output, _ = self.rnn(x, (h0, h0))",
+            "return self.fc(output)",
+        ),
+        _batch_first_state,
+        measured=("27 %",),
+    ),
+    Rule(
+        "state-reshaped",
+        "A state of several layers or directions is brought to [B, ...] by a reshape, with no transpose.",
+        "The numbers stay in their order, so what lands in a row comes from several rows: of 8 rows with two "
+        "directions, {} get both of their own states. The shapes fit, and nothing is raised.",
+        "`h_n.transpose(0, 1).flatten(1)`, or `torch.cat([h_n[-2], h_n[-1]], dim=1)`.",
+        model(
+            "_, (h_n, c_n) = self.rnn(x)",
+            "return self.fc(h_n.view(x.size(0), -1))",
+            options="batch_first=True, bidirectional=True",
+            features=32,
+        ),
+        model(
+            "_, (h_n, c_n) = self.rnn(x)",
+            "return self.fc(h_n.transpose(0, 1).flatten(1))",
+            options="batch_first=True, bidirectional=True",
+            features=32,
+        ),
+        _reshaped,
+        "`jnp.swapaxes(h_n, 0, 1).reshape(B, -1)`.",
+        ("0",),
+    ),
+    Rule(
+        "one-direction-of-state",
+        "The last state of a bidirectional layer is taken for both directions.",
+        "`h_n` holds forward and reverse one after the other, so `h_n[-1]` is the reverse direction alone. The "
+        "forward direction of the last layer gets no gradient: {} of the weights of an LSTM of one layer never "
+        "learn.",
+        "`torch.cat([h_n[-2], h_n[-1]], dim=1)`, and a readout of 2 * H features.",
+        model(
+            "_, (h_n, c_n) = self.rnn(x)",
+            "return self.fc(h_n[-1])",
+            options="batch_first=True, bidirectional=True",
+        ),
+        model(
+            "_, (h_n, c_n) = self.rnn(x)",
+            "return self.fc(torch.cat([h_n[-2], h_n[-1]], dim=1))",
+            options="batch_first=True, bidirectional=True",
+            features=32,
+        ),
+        _one_direction,
+        "The same, with `jnp.concatenate([h_n[-2], h_n[-1]], axis=1)`.",
+        ("50 %",),
+    ),
+    Rule(
+        "state-not-detached",
+        "A state is carried from batch to batch with its graph.",
+        "The second batch raises `RuntimeError: Trying to backward through the graph a second time`. With "
+        "`retain_graph=True` every batch runs backward through all batches before it, and memory grows: "
+        "behind a GRU's loss there are {} nodes in the first batch of two steps and {} in the tenth. And an "
+        "optimizer that stepped in between makes that raise, too.",
+        "`state = state.detach()` in front of the call (of an LSTM, both: `tuple(s.detach() for s in state)`).",
+        _TRAINING.format(state="state"),
+        _TRAINING.format(state="state.detach()"),
+        _not_detached,
+        "Nothing: a state that comes into a compiled step as an argument is a constant to its gradient. Inside "
+        "one gradient, `jax.lax.stop_gradient(state)`; `jaxrnn.truncated_bptt` does both.",
+        ("38", "344"),
+    ),
+)

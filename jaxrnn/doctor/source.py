@@ -1,0 +1,120 @@
+"""Files and notebooks of Python, as programs whose lines can be found again."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# A line that only IPython understands: a magic, a shell command, a question.
+_MAGIC = re.compile(r"^(\s*)(?:[%!]|\?|[\w.]+\?\??\s*$|[\w., ]+=\s*[%!])")
+_OTHER_LANGUAGE = re.compile(r"^%%(?!time\b|timeit\b|capture\b|prun\b)")
+_IGNORE = re.compile(r"#\s*jaxrnn:\s*ignore\[([^\]]*)\]")
+
+
+class Place(NamedTuple):
+    """Where a line is: in a file, or in a cell of a notebook, both counted from 1."""
+
+    path: str
+    line: int
+    cell: int | None = None
+
+    def __str__(self) -> str:
+        """`path:line`, which editors jump to; in a notebook `path:cell 3:line`."""
+        cell = "" if self.cell is None else f"cell {self.cell}:"
+        return f"{self.path}:{cell}{self.line}"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A program: its tree, where each of its lines is, and the rules that a line asks to be left out."""
+
+    path: str
+    tree: ast.Module
+    places: tuple[Place, ...]  # of each line, from the first
+    ignored: dict[int, frozenset[str]]
+
+    def place(self, node: ast.AST) -> Place:
+        """Return where a piece of the program begins."""
+        return self.places[getattr(node, "lineno", 1) - 1]
+
+    def ignores(self, rule: str, node: ast.AST) -> bool:
+        """Tell whether one of a node's lines asks to be spared a rule."""
+        first = getattr(node, "lineno", 1)
+        last = getattr(node, "end_lineno", None) or first
+        return any(rule in self.ignored.get(line, ()) for line in range(first, last + 1))
+
+
+def read(path: Path) -> Source:
+    """Return the program in a `.py` file or an `.ipynb` notebook.
+
+    Raises ValueError for what is neither, or is no Python, and OSError for what cannot be read.
+    """
+    if path.suffix == ".ipynb":
+        return _notebook(path)
+    if path.suffix != ".py":
+        raise ValueError(f"{path}: expected a .py file, an .ipynb notebook or package.module:factory.")
+    with tokenize.open(path) as file:  # whatever encoding its first lines name
+        text = file.read()
+    lines = max(1, len(text.splitlines()))
+    return _source(str(path), text, [Place(str(path), line + 1) for line in range(lines)])
+
+
+def _notebook(path: Path) -> Source:
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: no notebook that can be read ({error}); save it as .ipynb again."
+        ) from error
+    lines: list[str] = []
+    places: list[Place] = []
+    for number, cell in enumerate(cells, 1):
+        if cell.get("cell_type") != "code":
+            continue
+        for line, text in enumerate(_python(cell.get("source", "")), 1):
+            lines.append(text)
+            places.append(Place(str(path), line, number))
+    return _source(str(path), "\n".join(lines), places or [Place(str(path), 1, 1)])
+
+
+def _python(source: Any) -> list[str]:
+    """Return a cell's lines with `pass` in place of what only IPython understands."""
+    lines = "".join(source).splitlines()
+    if _parses("\n".join(lines)):
+        return lines
+    if lines and _OTHER_LANGUAGE.match(lines[0]):
+        return ["pass"] * len(lines)
+    return [f"{found[1]}pass" if (found := _MAGIC.match(line)) else line for line in lines]
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def _source(path: str, text: str, places: list[Place]) -> Source:
+    try:
+        tree = ast.parse(text)
+        ignored = _ignored(text)
+    except (SyntaxError, tokenize.TokenError) as error:
+        line = min(getattr(error, "lineno", None) or 1, len(places))
+        raise ValueError(f"{places[line - 1]}: no Python 3 ({error.args[0]}).") from error
+    return Source(path, tree, tuple(places), ignored)
+
+
+def _ignored(text: str) -> dict[int, frozenset[str]]:
+    """Return {line: rules} of the comments `# jaxrnn: ignore[rule, another]`."""
+    found = {}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and (match := _IGNORE.search(token.string)):
+            found[token.start[0]] = frozenset(name.strip() for name in match[1].split(","))
+    return found

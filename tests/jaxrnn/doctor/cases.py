@@ -1,0 +1,1242 @@
+"""{rule: programs}: faults as they are written, and correct programs that look like them."""
+
+WRONG = {
+    "last-step-of-padding": [
+        """
+        class Model(nn.Module):
+            def __init__(self, features, hidden):
+                super().__init__()
+                self.encoder = torch.nn.GRU(features, hidden, batch_first=True)
+
+            def forward(self, x, lengths):
+                packed = pack_padded_sequence(x, lengths, True)
+                out, hidden = self.encoder(packed)
+                out = pad_packed_sequence(out, batch_first=True)[0]
+                last = out[:, -1, :]
+                return last
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4)
+
+            def forward(self, x, lengths):
+                out, _ = pad_packed_sequence(self.rnn(pack_padded_sequence(x, lengths))[0])
+                return out[-1]
+        """,
+        """
+        rnn = nn.RNN(3, 4, batch_first=True)
+
+        def last(sequences):
+            x = pad_sequence(sequences, batch_first=True)
+            output, _ = rnn(x)
+            return output[:, -1]
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+            def forward(self, x, x_lengths):
+                output, _ = self.rnn(x)
+                return output[:, -1]
+        """,
+        """
+        def collate(rows):
+            xs, ys = zip(*rows)
+            return pad_sequence(xs, batch_first=True), torch.tensor(ys)
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = nn.Embedding(100, 8)
+                self.rnn = nn.LSTM(8, 4, batch_first=True)
+                self.dropout = nn.Dropout(0.5)
+
+            def forward(self, tokens):
+                output, _ = self.rnn(self.embedding(tokens))
+                return self.dropout(output)[:, -1]
+
+        model = Model()
+        for x, y in torch.utils.data.DataLoader(rows, 8, collate_fn=collate):
+            print(model(x))
+        """,
+        """
+        import jaxrnn
+
+        class Model(nnx.Module):
+            def __init__(self, rngs):
+                self.rnn = jaxrnn.LSTM(3, 4, batch_first=True, rngs=rngs)
+
+            def __call__(self, x, lengths):
+                output, _ = self.rnn(x, lengths=lengths)
+                return output[:, -1]
+        """,
+    ],
+    "last-step-of-bidirectional": [
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden):
+                super().__init__()
+                self.rnn = nn.LSTM(3, hidden, 2, True, True, 0.1, True)
+                self.fc = nn.Linear(2 * hidden, 1)
+
+            def forward(self, x):
+                h, state = self.rnn(x)
+                return self.fc(h[:, -1, :])
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, both=False):
+                super().__init__()
+                self.rnn = nn.GRU(3, hidden, bidirectional=both)
+
+            def forward(self, x):
+                output = self.rnn(x)[0]
+                return output[-1]
+
+        model = Model(16, both=True)
+        model(torch.randn(5, 2, 3))
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.RNN(3, 4, bidirectional=True)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                output = output.transpose(0, 1).contiguous()
+                return torch.relu(output)[:, -1]
+        """,
+    ],
+    "batch-first-mismatch": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                return output[-1]
+        """,
+        """
+        rnn = nn.LSTM(3, 4, batch_first=True)
+
+        def run(sequences):
+            return rnn(pad_sequence(sequences))
+        """,
+        """
+        rnn = nn.LSTM(3, 4)
+        embedding = nn.Embedding(9, 3)
+
+        def run(sequences):
+            x = embedding(pad_sequence(sequences, True))
+            return rnn(x)
+        """,
+        """
+        def packed(sequences, lengths):
+            x = pad_sequence(sequences, batch_first=True)
+            return pack_padded_sequence(x, lengths, enforce_sorted=False)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4)
+
+            def forward(self, x):
+                h0 = torch.zeros(1, x.size(0), 4)
+                return self.rnn(x, h0)
+        """,
+    ],
+    "state-batch-first": [
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers):
+                super().__init__()
+                self.hidden, self.num_layers = hidden, layers
+                self.rnn = nn.LSTM(3, hidden, layers, batch_first=True)
+
+            def forward(self, x):
+                B, T, _ = x.shape
+                h0 = torch.zeros(B, self.num_layers, self.hidden, device=x.device)
+                c0 = torch.zeros(B, self.num_layers, self.hidden, device=x.device)
+                output, _ = self.rnn(x, (h0, c0))
+                return output
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, layers):
+                super().__init__()
+                self.num_layers = layers
+                self.rnn = nn.GRU(3, 8, layers, bidirectional=True)
+
+            def initial(self, batch_size):
+                return torch.randn((batch_size, self.num_layers * 2, 8)).to("cpu")
+
+            def forward(self, x):
+                return self.rnn(x, self.initial(x.size(1)))
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, batch_first=True)
+                self.fc = nn.Linear(8, 2)
+
+            def forward(self, x):
+                _, h_n = self.rnn(x)
+                return self.fc(h_n[:, -1, :])
+        """,
+    ],
+    "state-reshaped": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, num_layers=2, batch_first=True)
+
+            def forward(self, x):
+                batch_size = len(x)
+                _, h = self.rnn(x)
+                return h.reshape(batch_size, -1)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, bidirectional=True)
+
+            def forward(self, x):
+                h, c = self.rnn(x)[1]
+                return h.view(x.shape[1], 16)
+        """,
+    ],
+    "one-direction-of-state": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, 3, bidirectional=True)
+
+            def forward(self, x):
+                _, hidden = self.rnn(x)
+                return hidden[-1]
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, bidirectional=True, batch_first=True)
+
+            def forward(self, x, lengths):
+                packed = pack_padded_sequence(x, lengths, batch_first=True)
+                _, state = self.rnn(packed)
+                return state[0][-1, :, :]
+        """,
+    ],
+    "state-not-detached": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, batch_first=True)
+                self.fc = nn.Linear(8, 1)
+
+            def forward(self, x, state=None):
+                output, state = self.rnn(x, state)
+                return self.fc(output), state
+
+        def train(loader, epochs):
+            model = Model()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            criterion = nn.MSELoss()
+            for epoch in range(epochs):
+                state = None
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    prediction, state = model(x, state)
+                    loss = criterion(prediction, y)
+                    loss.backward(retain_graph=True)
+                    optimizer.step()
+        """,
+        """
+        def train(model, optimizer, loader):
+            h = c = torch.zeros(1, 8, 16)
+            for x, y in loader:
+                optimizer.zero_grad()
+                out, (h, c) = model(x, (h, c))
+                F.mse_loss(out, y).backward()
+                optimizer.step()
+        """,
+    ],
+    "padding-in-loss": [
+        """
+        def collate(rows):
+            xs, ys = zip(*rows)
+            return pad_sequence(xs, batch_first=True), pad_sequence(ys, batch_first=True)
+
+        def evaluate(model, rows):
+            total = 0.0
+            for x, y in torch.utils.data.DataLoader(rows, batch_size=4, collate_fn=collate):
+                logits = model(x)
+                total += F.cross_entropy(logits.view(-1, 9), y.view(-1)).item()
+            return total
+        """,
+        """
+        PAD = 0
+        criterion = nn.CrossEntropyLoss(ignore_index=-1)
+
+        def loss_of(logits, tags):
+            target = pad_sequence(tags, padding_value=PAD).long()[1:]
+            return criterion(logits.flatten(0, 1), target.reshape(-1))
+        """,
+        """
+        def loss_of(scores, tags):
+            y = pad_sequence(tags, batch_first=True)
+            return F.nll_loss(F.log_softmax(scores, -1).transpose(1, 2), target=y)
+        """,
+    ],
+    "probabilities-for-logits": [
+        """
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(dim=-1))
+        criterion = nn.CrossEntropyLoss()
+
+        def loss_of(x, y):
+            return criterion(model(x), y)
+        """,
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4)
+                self.fc = nn.Linear(4, 1)
+                self.sigmoid = nn.Sigmoid()
+
+            def forward(self, x):
+                _, h = self.rnn(x)
+                return self.sigmoid(self.fc(h[-1]))
+
+        def train(model, criterion, optimizer, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = criterion(model(x).squeeze(-1), y)
+                loss.backward()
+                optimizer.step()
+
+        net = Net()
+        train(net, nn.BCEWithLogitsLoss(), torch.optim.Adam(net.parameters()), loader)
+        """,
+        """
+        def loss_of(scores, labels):
+            return F.nll_loss(scores.softmax(dim=1), labels)
+        """,
+        """
+        import jax
+        import optax
+
+        def loss_of(logits, labels):
+            probabilities = jax.nn.softmax(logits)
+            return optax.softmax_cross_entropy_with_integer_labels(probabilities, labels).mean()
+        """,
+        """
+        class Lit(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Linear(3, 5)
+                self.loss = nn.CrossEntropyLoss()
+
+            def forward(self, x):
+                return torch.softmax(self.net(x), 1)
+
+            def training_step(self, batch, index):
+                x, y = batch
+                return self.loss(self(x), y)
+        """,
+    ],
+    "other-padding-token": [
+        """
+        PAD, UNKNOWN = 1, 0
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = nn.Embedding(100, 8, padding_idx=UNKNOWN)
+
+            def forward(self, tokens):
+                return self.embedding(tokens)
+
+        model = Model()
+
+        def run(sentences):
+            return model(pad_sequence(sentences, batch_first=True, padding_value=PAD))
+        """,
+    ],
+    "gradients-not-zeroed": [
+        """
+        def step(model, optimizer, x, y):
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        def train(model, loader):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for x, y in loader:
+                step(model, optimizer, x, y)
+        """,
+        """
+        model = nn.Linear(3, 1)
+        opt = torch.optim.Adam(model.parameters())
+        scheduler = torch.optim.lr_scheduler.StepLR(opt, 10)
+        while True:
+            loss = model(torch.randn(4, 3)).square().mean()
+            loss.backward()
+            opt.step()
+            scheduler.step()
+        """,
+    ],
+    "clipping-order": [
+        """
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = F.mse_loss(model(x), y)
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                loss.backward()
+                optimizer.step()
+        """,
+        """
+        from torch.nn.utils import clip_grad_value_
+
+        def train(model, optimizer, loader, clip):
+            for x, y in loader:
+                optimizer.zero_grad()
+                with torch.autocast("cuda"):
+                    loss = F.mse_loss(model(x), y)
+                loss.backward()
+                optimizer.step()
+                if clip:
+                    clip_grad_value_(model.parameters(), clip)
+        """,
+    ],
+    "dropout-in-evaluation": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, num_layers=2, dropout=0.3)
+
+            def forward(self, x):
+                return self.rnn(x)[0]
+
+        model = Model()
+        optimizer = torch.optim.Adam(model.parameters())
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            optimizer.step()
+
+        @torch.inference_mode()
+        def test(loader):
+            return [F.mse_loss(model(x), y).item() for x, y in loader]
+        """,
+    ],
+    "dropout-off-in-training": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.dropout = nn.Dropout(0.2)
+                self.fc = nn.Linear(3, 1)
+
+            def forward(self, x):
+                return self.fc(self.dropout(x))
+
+        def evaluate(model, loader):
+            model.eval()
+            with torch.no_grad():
+                return sum(F.mse_loss(model(x), y).item() for x, y in loader)
+
+        def main(loader, held_out):
+            model = Model()
+            optimizer = torch.optim.Adam(model.parameters())
+            model.train()
+            for epoch in range(10):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    loss = F.mse_loss(model(x), y)
+                    loss.backward()
+                    optimizer.step()
+                print(evaluate(model, held_out))
+        """,
+    ],
+    "dropout-of-one-layer": [
+        """
+        from torch.nn import LSTM
+        encoder = LSTM(3, 4, 1, True, False, 0.25)
+        """,
+        """
+        import jaxrnn
+        rnn = jaxrnn.GRU(3, 4, dropout=0.5, rngs=rngs)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers=1, dropout=0.3):
+                super().__init__()
+                self.rnn = nn.GRU(3, hidden, layers, dropout=dropout)
+
+        model = Model(8)
+        """,
+    ],
+    "optimizer-defaults": [
+        """
+        import optax
+        theirs = torch.optim.RMSprop(model.parameters(), lr=1e-3)
+        ours = optax.rmsprop(1e-3, decay=0.99)
+        """,
+        """
+        import optax
+        theirs = torch.optim.Adagrad(model.parameters())
+        ours = optax.adagrad(1e-2, initial_accumulator_value=0.0, eps=1e-10)
+        """,
+        """
+        import optax
+        theirs = torch.optim.Adadelta(model.parameters())
+        ours = optax.adadelta()
+        """,
+        """
+        import optax
+        theirs = torch.optim.NAdam(model.parameters(), lr=1e-3)
+        ours = optax.nadam(1e-3)
+        """,
+    ],
+    "tf32-in-reference": [
+        """
+        import jaxrnn
+        import numpy as np
+
+        torch.set_float32_matmul_precision("high")
+        theirs = nn.GRU(3, 4)
+        np.testing.assert_allclose(ours(x), theirs(x)[0].detach(), rtol=1e-5)
+        """,
+        """
+        import jax
+        import numpy as np
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        theirs = nn.GRU(3, 4).to(device)
+        assert np.allclose(ours(x), theirs(x)[0].detach().cpu())
+        """,
+    ],
+}
+
+RIGHT = {
+    "last-step-of-padding": [
+        # Each row's own last step, gathered.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+            def forward(self, x, lengths):
+                packed = pack_padded_sequence(x, lengths, batch_first=True)
+                output, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+                return output[torch.arange(len(x)), lengths - 1]
+        """,
+        # Rows that are all equally long, when nobody says otherwise.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+            def forward(self, x, lengths=None):
+                if lengths is not None:
+                    packed = pack_padded_sequence(x, lengths, batch_first=True)
+                    return self.rnn(packed)[1][0][-1]
+                output, _ = self.rnn(x)
+                return output[:, -1]
+        """,
+        # Padding in front: the last step is real in each row.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences):
+            x = pad_sequence(sequences, batch_first=True, padding_side="left")
+            return rnn(x)[0][:, -1]
+        """,
+        # Nobody knows what came of the padding.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences):
+            x = trimmed(pad_sequence(sequences, batch_first=True))
+            return rnn(x)[0][:, -1]
+        """,
+        # One of two ways to a name is padded, and which is taken is not known.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+            def forward(self, x, lengths):
+                if self.packs:
+                    x = pack_padded_sequence(x, lengths, batch_first=True)
+                output, _ = self.rnn(x)
+                if self.packs:
+                    output, _ = pad_packed_sequence(output, batch_first=True)
+                return output[:, -1]
+        """,
+    ],
+    "last-step-of-bidirectional": [
+        # Its halves are taken where each direction ends.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                return torch.cat([output[:, -1, :4], output[:, 0, 4:]], dim=-1)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, bidirectional=True)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                last, first = output[-1], output[0]
+                return torch.cat([last[:, :4], first[:, 4:]], dim=-1)
+        """,
+        # Only the forward half of the last step.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True, bidirectional=True)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                forward, _ = output[:, -1].chunk(2, dim=-1)
+                return forward
+        """,
+        # Whether it is bidirectional is not known.
+        """
+        class Model(nn.Module):
+            def __init__(self, **options):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True, **options)
+
+            def forward(self, x):
+                return self.rnn(x)[0][:, -1]
+        """,
+        # A readout of every step, of which the last is looked at.
+        """
+        class Tagger(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True, bidirectional=True)
+                self.fc = nn.Linear(8, 5)
+
+            def forward(self, x):
+                logits = self.fc(self.rnn(x)[0])
+                print(logits[:, -1].shape)
+                return logits
+        """,
+    ],
+    "batch-first-mismatch": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4)
+
+            def forward(self, x):
+                output, _ = self.rnn(x.transpose(0, 1))
+                return output.transpose(0, 1)[:, -1]
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4)
+
+            def forward(self, x):
+                h0 = torch.zeros(1, x.size(1), 4)
+                output, _ = self.rnn(x, h0)
+                return output[-1]
+        """,
+        # Someone looks at one row of a result.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+        output, _ = rnn(torch.randn(2, 5, 3))
+        print(output[-1])
+        """,
+        # Turned before the layer sees it.
+        """
+        rnn = nn.LSTM(3, 4)
+
+        def run(sequences):
+            x = pad_sequence(sequences, batch_first=True)
+            return rnn(x.permute(1, 0, 2))
+        """,
+        # What is packed needs no order.
+        """
+        rnn = nn.LSTM(3, 4)
+
+        def run(sequences, lengths):
+            x = pad_sequence(sequences, batch_first=True)
+            return rnn(pack_padded_sequence(x, lengths, batch_first=True))
+        """,
+    ],
+    "state-batch-first": [
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers):
+                super().__init__()
+                self.hidden, self.num_layers = hidden, layers
+                self.rnn = nn.LSTM(3, hidden, layers, batch_first=True)
+
+            def forward(self, x):
+                batch_size = x.size(0)
+                h0 = torch.zeros(self.num_layers, batch_size, self.hidden)
+                return self.rnn(x, (h0, torch.zeros_like(h0)))
+        """,
+        # Rows first, as DataParallel wants it, and turned in front of the layer.
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers):
+                super().__init__()
+                self.hidden, self.num_layers = hidden, layers
+                self.rnn = nn.GRU(3, hidden, layers, batch_first=True)
+
+            def forward(self, x):
+                h0 = torch.zeros(x.size(0), self.num_layers, self.hidden)
+                return self.rnn(x, h0.transpose(0, 1).contiguous())
+        """,
+        # A cell's state is [B, H].
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.cell = nn.GRUCell(3, 8)
+
+            def forward(self, x):
+                h = torch.zeros(x.size(0), 8)
+                for t in range(x.size(1)):
+                    h = self.cell(x[:, t], h)
+                return h
+        """,
+        # All rows of the last layer.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, 2, batch_first=True)
+
+            def forward(self, x):
+                _, h_n = self.rnn(x)
+                return h_n[-1, :]
+        """,
+    ],
+    "state-reshaped": [
+        # One layer, one direction: [1, B, H] is [B, H].
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, batch_first=True)
+
+            def forward(self, x):
+                _, h = self.rnn(x)
+                return h.view(x.size(0), -1)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, 2, bidirectional=True, batch_first=True)
+
+            def forward(self, x):
+                _, (h, c) = self.rnn(x)
+                h = h.view(2, 2, x.size(0), 8)
+                return h[-1].transpose(0, 1).reshape(x.size(0), -1)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, 2, batch_first=True)
+
+            def forward(self, x):
+                output, h = self.rnn(x)
+                return output.reshape(x.size(0), -1), h.permute(1, 0, 2).reshape(x.size(0), -1)
+        """,
+    ],
+    "one-direction-of-state": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, bidirectional=True)
+
+            def forward(self, x):
+                _, (h, c) = self.rnn(x)
+                return torch.cat((h[-2, :, :], h[-1, :, :]), dim=1)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, bidirectional=True)
+
+            def forward(self, x):
+                _, h = self.rnn(x)
+                forward, reverse = h[0], h[-1]
+                return forward + reverse
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, both):
+                super().__init__()
+                self.both = both
+                self.rnn = nn.GRU(3, 8, bidirectional=both)
+
+            def forward(self, x):
+                _, h = self.rnn(x)
+                return h[-2:].transpose(0, 1).flatten(1) if self.both else h[-1]
+
+        Model(True)(x), Model(False)(x)
+        """,
+    ],
+    "state-not-detached": [
+        """
+        def train(model, optimizer, loader):
+            state = None
+            for x, y in loader:
+                optimizer.zero_grad()
+                out, state = model(x, state)
+                state = tuple(each.detach() for each in state)
+                F.mse_loss(out, y).backward()
+                optimizer.step()
+        """,
+        # A new state for each batch, carried within it.
+        """
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                state, losses = None, []
+                for t in range(x.size(1)):
+                    out, state = model(x[:, t : t + 1], state)
+                    losses.append(F.mse_loss(out, y[:, t]))
+                optimizer.zero_grad()
+                torch.stack(losses).mean().backward()
+                optimizer.step()
+        """,
+        # Cut off by a function.
+        """
+        def repackage(h):
+            return h.detach() if isinstance(h, torch.Tensor) else tuple(map(repackage, h))
+
+        def train(model, optimizer, loader):
+            hidden = model.init_hidden(8)
+            for x, y in loader:
+                optimizer.zero_grad()
+                hidden = repackage(hidden)
+                out, hidden = model(x, hidden)
+                F.mse_loss(out, y).backward()
+                optimizer.step()
+        """,
+        # Cut off by the model.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8)
+
+            def forward(self, x, state):
+                output, state = self.rnn(x, state)
+                return output, state.detach()
+
+        def train(optimizer, loader):
+            model, state = Model(), torch.zeros(1, 4, 8)
+            for x, y in loader:
+                optimizer.zero_grad()
+                out, state = model(x, state)
+                F.mse_loss(out, y).backward()
+                optimizer.step()
+        """,
+        # Burn-in without gradients.
+        """
+        def train(model, optimizer, loader):
+            state = None
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+                with torch.no_grad():
+                    _, state = model(x, state)
+        """,
+    ],
+    "padding-in-loss": [
+        """
+        PAD = 0
+        criterion = nn.CrossEntropyLoss(ignore_index=PAD)
+
+        def loss_of(logits, tags):
+            y = pad_sequence(tags, batch_first=True, padding_value=PAD)
+            return criterion(logits.flatten(0, 1), y.flatten())
+        """,
+        # What is real is chosen in front of the loss.
+        """
+        def loss_of(logits, tags, mask):
+            y = pad_sequence(tags, batch_first=True)
+            return F.cross_entropy(logits[mask], y[mask])
+        """,
+        # What is real is chosen behind it.
+        """
+        def loss_of(logits, tags, mask):
+            y = pad_sequence(tags, batch_first=True)
+            losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")
+            return (losses * mask).sum() / mask.sum()
+        """,
+        # Without padding at all.
+        """
+        def loss_of(packed_logits, tags, lengths):
+            y = pack_padded_sequence(pad_sequence(tags), lengths).data
+            return F.cross_entropy(packed_logits.data, y)
+        """,
+        # The class of padding weighs nothing.
+        """
+        weight = torch.ones(9)
+        weight[0] = 0
+
+        def loss_of(logits, tags):
+            y = pad_sequence(tags, batch_first=True)
+            return F.cross_entropy(logits.flatten(0, 1), y.flatten(), weight=weight)
+        """,
+        # Which number is ignored is not known here.
+        """
+        from settings import PAD
+
+        def loss_of(logits, tags):
+            y = pad_sequence(tags, batch_first=True, padding_value=PAD)
+            return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        """,
+    ],
+    "probabilities-for-logits": [
+        # Probabilities where they are wanted.
+        """
+        def predict(model, x, y):
+            logits = model(x)
+            loss = F.cross_entropy(logits, y)
+            return loss, logits.softmax(-1).argmax(-1)
+        """,
+        """
+        model = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+        criterion = nn.BCELoss()
+
+        def loss_of(x, y):
+            return criterion(model(x), y)
+        """,
+        """
+        def loss_of(logits, y):
+            return F.nll_loss(torch.log(F.softmax(logits, dim=1)), y)
+        """,
+        # Attention's softmax is no readout's.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, batch_first=True)
+                self.score = nn.Linear(8, 1)
+                self.fc = nn.Linear(8, 5)
+
+            def forward(self, x):
+                output, _ = self.rnn(x)
+                weights = torch.softmax(self.score(output), dim=1)
+                return self.fc((weights * output).sum(1))
+
+        def loss_of(x, y):
+            return F.cross_entropy(Model()(x), y)
+        """,
+        # Taking the logarithm of a softmax twice changes nothing.
+        """
+        def loss_of(logits, y):
+            return nn.CrossEntropyLoss()(F.log_softmax(logits, dim=1), y)
+        """,
+    ],
+    "other-padding-token": [
+        """
+        embedding = nn.Embedding(100, 8, padding_idx=1)
+
+        def run(sentences):
+            return embedding(pad_sequence(sentences, batch_first=True, padding_value=1))
+        """,
+        # No row is kept at zero, and padding may well be packed away later.
+        """
+        embedding = nn.Embedding(100, 8)
+
+        def run(sentences):
+            return embedding(pad_sequence(sentences, batch_first=True, padding_value=1))
+        """,
+        """
+        embedding = nn.Embedding(100, 8, padding_idx=vocabulary["<pad>"])
+
+        def run(sentences):
+            return embedding(pad_sequence(sentences, batch_first=True, padding_value=1))
+        """,
+    ],
+    "gradients-not-zeroed": [
+        # Gradients of several batches, added up on purpose.
+        """
+        def train(model, optimizer, loader):
+            for k, (x, y) in enumerate(loader):
+                (F.mse_loss(model(x), y) / 4).backward()
+                if (k + 1) % 4 == 0:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+        """,
+        """
+        def clear(model):
+            for parameter in model.parameters():
+                parameter.grad = None
+
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                clear(model)
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+        """,
+        # One step each of several optimizers.
+        """
+        def compare(make, x, y):
+            for name in ("Adam", "SGD"):
+                model = make()
+                optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1)
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+        """,
+        # A function from elsewhere has the optimizer.
+        """
+        from helpers import prepare
+
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                prepare(model, optimizer)
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+        """,
+        # A method from elsewhere may do it.
+        """
+        from helpers import Trainer
+
+        class Mine(Trainer):
+            def fit(self, loader):
+                for x, y in loader:
+                    self.before_step()
+                    F.mse_loss(self.model(x), y).backward()
+                    self.optimizer.step()
+        """,
+        # A schedule's step is no optimizer's.
+        """
+        def train(losses, scheduler):
+            for loss in losses:
+                loss.backward()
+                scheduler.step()
+        """,
+    ],
+    "clipping-order": [
+        """
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=5.0)
+                optimizer.step()
+        """,
+        """
+        def train(model, optimizer, scaler, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                scaler.scale(F.mse_loss(model(x), y)).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                scaler.step(optimizer)
+                scaler.update()
+        """,
+        # Two networks, each with a step of its own.
+        """
+        def train(first, second, optimizers, loader):
+            optimizer_1, optimizer_2 = optimizers
+            for x, y in loader:
+                optimizer_1.zero_grad()
+                optimizer_2.zero_grad()
+                F.mse_loss(first(x), y).backward()
+                optimizer_1.step()
+                nn.utils.clip_grad_norm_(second.parameters(), 1.0)
+                F.mse_loss(second(x), y).backward()
+                optimizer_2.step()
+        """,
+    ],
+    "dropout-in-evaluation": [
+        """
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            optimizer.step()
+        model.train(False)
+        with torch.no_grad():
+            print(model(x))
+        """,
+        # Nothing drops.
+        """
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            optimizer.step()
+        with torch.no_grad():
+            print(model(x))
+        """,
+        # Whoever calls it has the model in evaluation mode.
+        """
+        dropout = nn.Dropout(0.5)
+
+        @torch.no_grad()
+        def predict(model, x):
+            return model(x)
+        """,
+    ],
+    "dropout-off-in-training": [
+        """
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        for epoch in range(3):
+            model.train()
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                print(model(x))
+        """,
+        # It is the teacher that is evaluated.
+        """
+        student = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(student.parameters())
+        for x, y in loader:
+            teacher.eval()
+            with torch.no_grad():
+                target = teacher(x)
+            optimizer.zero_grad()
+            F.mse_loss(student(x), target).backward()
+            optimizer.step()
+        """,
+        # The last thing that a loop does.
+        """
+        model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            if loss.item() < 0.1:
+                model.eval()
+                break
+        """,
+    ],
+    "dropout-of-one-layer": [
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers=1, dropout=0.3):
+                super().__init__()
+                self.rnn = nn.GRU(3, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+
+        model = Model(8)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, hidden, layers=1, dropout=0.3):
+                super().__init__()
+                self.rnn = nn.GRU(3, hidden, layers, dropout=dropout)
+
+        model = Model(8, layers=2)
+        """,
+        """
+        rnn = nn.LSTM(3, 4, dropout=0)
+        """,
+    ],
+    "optimizer-defaults": [
+        """
+        import optax
+        theirs = torch.optim.RMSprop(model.parameters(), lr=1e-3)
+        ours = optax.rmsprop(1e-3, decay=0.99, eps_in_sqrt=False)
+        """,
+        """
+        import optax
+        theirs = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+        ours = optax.adamw(1e-3, weight_decay=0.1)
+        """,
+        # Adam is Adam.
+        """
+        import optax
+        theirs = torch.optim.Adam(model.parameters(), lr=1e-3)
+        ours = optax.adam(1e-3)
+        """,
+        # A program of its own, with nothing of torch's beside it.
+        """
+        import optax
+        ours = optax.adamw(1e-3)
+        """,
+        # What is given is not known.
+        """
+        import optax
+        theirs = torch.optim.AdamW(model.parameters(), **options)
+        ours = optax.adamw(1e-3)
+        """,
+    ],
+    "tf32-in-reference": [
+        """
+        import jax
+        import numpy as np
+
+        theirs = nn.GRU(3, 4).double().cuda()
+        np.testing.assert_allclose(ours(x), theirs(x)[0].detach().cpu())
+        """,
+        # Nothing is compared.
+        """
+        torch.set_float32_matmul_precision("high")
+        rnn = nn.LSTM(3, 4).cuda()
+        """,
+        # The judge sets torch's precision itself.
+        """
+        import jaxrnn
+        import parity
+
+        parity.assert_equivalent(ours, nn.LSTM(3, 4).cuda(), (x,))
+        """,
+        # On a CPU there is no TF32.
+        """
+        import jax
+        import numpy as np
+
+        theirs = nn.GRU(3, 4)
+        np.testing.assert_allclose(ours(x), theirs(x)[0].detach())
+        """,
+    ],
+}
