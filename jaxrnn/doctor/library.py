@@ -278,8 +278,9 @@ def _fresh(arguments: Arguments) -> Value:
         return Array()
     values, nodes = arguments.values, arguments.nodes
     if len(values) == 1 and isinstance(values[0], Items):
-        values, nodes = values[0].items, tuple(getattr(nodes[0], "elts", ()))
-    return Array(shape=tuple(zip(values, nodes, strict=True)) if len(values) == len(nodes) else None)
+        values, written = values[0].items, getattr(nodes[0], "elts", ())
+        nodes = tuple(written) if len(written) == len(values) else nodes[:1] * len(values)
+    return Array(shape=tuple(zip(values, nodes, strict=True)))
 
 
 def _recurrent(made: Made, value: Value, arguments: Arguments) -> Value:

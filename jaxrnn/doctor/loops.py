@@ -80,8 +80,13 @@ def is_optimizer(program: Program, call: ast.Call) -> bool:
     owners = [each.value for each in program.targets.get(call, []) if isinstance(each, Bound)]
     made = [each.name for each in owners if isinstance(each, Made)]
     if made:
-        return all(name.startswith("torch.optim.") and "lr_scheduler" not in name for name in made)
+        return all(_steps_parameters(name) for name in made)
     return isinstance(call.func, ast.Attribute) and _OPTIMIZER.fullmatch(text(call.func.value)) is not None
+
+
+def _steps_parameters(name: str) -> bool:
+    optimizer = name.startswith("torch.optim.") and "lr_scheduler" not in name
+    return optimizer or name.endswith(".GradScaler")
 
 
 def is_training(program: Program, node: ast.AST) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jaxrnn.doctor.loops import text
 from jaxrnn.doctor.program import Call, Index, Program
-from jaxrnn.doctor.values import Constant, Items, Output, Size, Value
+from jaxrnn.doctor.values import Constant, Items, Output, Value
 
 Hit = tuple[ast.AST, str]  # where, and what is wrong there
 FULL = ":"  # an index that takes all
@@ -104,10 +104,8 @@ _BATCH = re.compile(r"(?:.*[._])?(?:batch|batch_size|batchsize|bsz|bs|n_batch|B|
 _LAYERS = re.compile(r".*(?:layers|n_layers|num_layers|directions|layer_dim).*")
 
 
-def is_batch(value: Value, node: ast.expr, rows: int) -> bool:
-    """Tell whether a size is that of the batch, by where it comes from or by its name."""
-    if isinstance(value, Size):
-        return value.axis == rows
+def is_batch(node: ast.expr) -> bool:
+    """Tell whether a size is that of the batch, by its name."""
     return isinstance(node, ast.Name | ast.Attribute) and _BATCH.fullmatch(text(node)) is not None
 
 

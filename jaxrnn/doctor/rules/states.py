@@ -25,6 +25,7 @@ from jaxrnn.doctor.values import (
     Function,
     Instance,
     Made,
+    Size,
     State,
     Value,
     blocks,
@@ -55,12 +56,14 @@ def _batch_first_state(program: Program) -> Iterator[Hit]:
 
 
 def _initial(call: Call) -> Iterator[Hit]:
-    rows = 0 if call.target.known("batch_first", False) else 1
+    batch_first = call.target.known("batch_first", False)
     for each in initial_states(call):
         shape = each.shape if isinstance(each, Array) else None
-        if shape is None or len(shape) != 3 or not _rows_first(shape, rows, blocks(call.target)):
+        if shape is None or len(shape) != 3 or batch_first is None:
             continue
-        sizes = ", ".join(text(node) for _, node in shape)
+        if not _rows_first(shape, int(not batch_first), blocks(call.target)):
+            continue
+        sizes = ", ".join(dict.fromkeys(text(node) for _, node in shape))
         yield (
             shape[0][1],
             f"a state of shape [{sizes}]: the rows stand first, where the layers (times directions) belong.",
@@ -70,7 +73,9 @@ def _initial(call: Call) -> Iterator[Hit]:
 
 def _rows_first(shape: tuple[tuple[Value, ast.expr], ...], rows: int, count: int | None) -> bool:
     (first, first_node), (second, second_node), _ = shape
-    return is_batch(first, first_node, rows) and is_layers(second, second_node, count)
+    if isinstance(first, Size):  # of the input
+        return first.axis == rows
+    return is_batch(first_node) and is_layers(second, second_node, count)
 
 
 def _reshaped(program: Program) -> Iterator[Hit]:
@@ -84,8 +89,11 @@ def _reshaped(program: Program) -> Iterator[Hit]:
             continue
         count = blocks(target.value.layer)
         values, nodes = call.arguments.values, call.arguments.nodes
-        rows = 0 if target.value.layer.known("batch_first", False) else 1
-        if count is not None and count > 1 and len(values) == 2 and is_batch(values[0], nodes[0], rows):
+        batch_first = target.value.layer.known("batch_first", False)
+        if count is None or count == 1 or len(values) != 2 or batch_first is None:
+            continue
+        first = values[0]
+        if first.axis == int(not batch_first) if isinstance(first, Size) else is_batch(nodes[0]):
             yield (
                 call.node,
                 f"{text(call.node)} puts states of different rows beside each other: the rows are axis 1.",
@@ -148,10 +156,9 @@ def _is_model(program: Program, call: ast.Call) -> bool:
     targets = program.targets.get(call, [])
     if any(is_recurrent(each) for each in targets):
         return True
-    if any(isinstance(each, Instance) for each in targets):
-        return any(
-            is_recurrent(value) for each in targets for value in getattr(each, "attributes", {}).values()
-        )
+    held = [value for each in targets if isinstance(each, Instance) for value in each.attributes.values()]
+    if any(is_recurrent(each) for each in held):
+        return True
     known = any(isinstance(each, Made | Function) for each in targets)
     return not known and _MODEL.fullmatch(text(call.func)) is not None
 
@@ -184,7 +191,9 @@ def _detaches(program: Program, loop: ast.stmt, carry: ast.Assign, name: str) ->
     ):
         return True
     known = any(isinstance(each, Instance | Made) for each in program.targets.get(carry.value, []))
-    return not known and any(has_attribute(node, "detach", "detach_") for node in ast.walk(program.tree))
+    classes = [node for node in ast.walk(program.tree) if isinstance(node, ast.ClassDef)]
+    parts = (node for each in classes for node in ast.walk(each))
+    return not known and any(has_attribute(node, "detach", "detach_") for node in parts)
 
 
 _TRAINING = """import torch

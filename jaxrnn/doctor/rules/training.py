@@ -17,9 +17,9 @@ from jaxrnn.doctor.loops import (
     within,
     without_gradients,
 )
-from jaxrnn.doctor.program import Call, Program
+from jaxrnn.doctor.program import Program
 from jaxrnn.doctor.rules.rule import Hit, Rule, model
-from jaxrnn.doctor.values import Array, Bound, Instance, Made, Name, is_recurrent
+from jaxrnn.doctor.values import Bound, Instance, Made, Name, Value, is_recurrent
 
 # Gradients -------------------------------------------------------------------------------------------------------
 
@@ -117,9 +117,18 @@ def _events(program: Program, statement: ast.stmt) -> Iterator[tuple[str, ast.AS
 # Modes -----------------------------------------------------------------------------------------------------------
 
 
-def _drops(program: Program) -> bool:
-    """Tell whether something in a program drops in training mode."""
-    return any(_is_dropout(each) for each in program.made)
+def _drops(value: Value, seen: frozenset[int] = frozenset()) -> bool:
+    """Tell whether a module drops in training mode: itself, or a part of it."""
+    if id(value) in seen:
+        return False
+    parts: Sequence[Value] = ()
+    if isinstance(value, Made):
+        if _is_dropout(value):
+            return True
+        parts = value.items
+    elif isinstance(value, Instance):
+        parts = list(value.attributes.values())
+    return any(_drops(each, seen | {id(value)}) for each in parts)
 
 
 def _is_dropout(made: Made) -> bool:
@@ -130,32 +139,24 @@ def _is_dropout(made: Made) -> bool:
 
 
 def _drops_in_evaluation(program: Program) -> Iterator[Hit]:
-    if not _drops(program) or any(
-        has_attribute(node, "eval", "train", "training") for node in ast.walk(program.tree)
-    ):
+    if any(has_attribute(node, "eval", "train", "training") for node in ast.walk(program.tree)):
         return
     if not any(is_training(program, loop) for loop in loops(program)):
         return
     for call in program.calls:
-        if _is_network(call) and without_gradients(program, call.node):
+        if _drops(call.target) and _is_network(call.target) and without_gradients(program, call.node):
             yield call.node, f"{text(call.node)} under no_grad, but in training mode: nothing calls eval()."
 
 
-def _is_network(call: Call) -> bool:
-    """Tell whether a model is called: one that is known, or one that is named so."""
-    match call.target:
-        case Instance(cls=cls):
-            return any(isinstance(base, Name) and base.dotted == "torch.nn.Module" for base in cls.bases)
-        case Made(name="torch.nn.Sequential"):
-            return True
-        case Array():
-            return text(call.node.func) in ("model", "net", "self.model", "self.net")
-    return False
+def _is_network(value: Value) -> bool:
+    """Tell a whole model from a layer of one."""
+    if isinstance(value, Made):
+        return value.name == "torch.nn.Sequential"
+    bases = value.cls.bases if isinstance(value, Instance) else ()
+    return any(isinstance(base, Name) and base.dotted == "torch.nn.Module" for base in bases)
 
 
 def _stays_in_evaluation(program: Program) -> Iterator[Hit]:
-    if not _drops(program):
-        return
     for loop in loops(program):
         inside = list(within(program, loop))
         if not is_training(program, loop) or any(has_attribute(each, "train", "training") for each in inside):
