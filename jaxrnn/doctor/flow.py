@@ -21,7 +21,7 @@ from jaxrnn.doctor.source import Source
 from jaxrnn.doctor.values import Array, Class, Constant, Function, Instance, Made, Many, Name, Scope, Value
 
 Block = Sequence[ast.stmt]
-_MOST_CALLS = 4000  # read with the arguments given there; beyond, what functions return is not known
+_MOST_CALLS = 1000  # read with the arguments given there; beyond, what functions return is not known
 _DEEPEST = 8
 
 

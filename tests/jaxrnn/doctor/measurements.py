@@ -22,7 +22,7 @@ def digits(value, count=2):
 
 def apart(found, expected):
     """How far numbers are from what they should be, relative to their size."""
-    return (found - expected).norm() / expected.norm()
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def layer_and_input(cls=nn.LSTM, rows=B, **options):
@@ -229,7 +229,7 @@ def dropout_of_one_layer():
     plain, x = layer_and_input(**options)
     dropping = nn.LSTM(I, H, dropout=0.9, **options)
     dropping.load_state_dict(plain.state_dict())
-    return (digits((dropping(x)[0] - plain(x)[0]).abs().max()),)
+    return (digits((dropping(x)[0] - plain(x)[0]).detach().abs().max()),)
 
 
 def optimizer_defaults():

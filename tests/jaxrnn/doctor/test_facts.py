@@ -1,0 +1,77 @@
+"""What a module that was built says about its program."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxrnn.doctor import build, examine, read
+
+HERE = Path(__file__).parent
+
+
+def findings(name):
+    built = build(name)
+    return [each.rule.id for each in examine([read(path) for path in built.files], [built])]
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:dropout option adds dropout")
+@pytest.mark.parametrize(
+    ("factory", "rules"),
+    [
+        ("bidirectional", ["last-step-of-bidirectional"]),
+        ("plain", []),
+        ("of_steps", ["batch-first-mismatch"]),
+        ("dropping", ["dropout-of-one-layer"]),
+        ("Pair", []),  # of its two encoders one is bidirectional, and what they disagree on is not known
+    ],
+)
+def test_a_module_that_was_built_says_what_its_text_does_not(factory, rules, torch):
+    assert findings(f"tests.jaxrnn.doctor.models:{factory}") == rules
+
+
+@pytest.mark.torch
+def test_without_the_module_nothing_of_it_is_known(torch):
+    assert examine([read(HERE / "models.py")]) == []
+
+
+@pytest.mark.torch
+def test_a_factory_may_stand_in_a_file_that_is_no_module(torch):
+    assert findings(f"{HERE / 'models.py'}:bidirectional") == ["last-step-of-bidirectional"]
+
+
+def test_a_module_of_flax_says_the_same():
+    assert findings("tests.jaxrnn.doctor.nnx_models:bidirectional") == ["one-direction-of-state"]
+    assert findings("tests.jaxrnn.doctor.nnx_models:plain") == []
+
+
+@pytest.mark.torch
+def test_the_options_of_each_layer_are_read_off_the_module(torch):
+    built = build("tests.jaxrnn.doctor.models:bidirectional")
+    assert built.files == (HERE / "models.py",)
+    assert built.facts == {
+        ("Encoder", "rnn"): {
+            "class": "torch.nn.LSTM",
+            "num_layers": 1,
+            "batch_first": True,
+            "dropout": 0.0,
+            "bidirectional": True,
+        }
+    }
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("tests.jaxrnn.doctor.models:nothing", ValueError, "cannot be imported"),
+        ("tests.jaxrnn.doctor.nowhere:make", ValueError, "cannot be imported"),
+        ("nowhere.py:make", ValueError, "cannot be imported"),
+        ("tests.jaxrnn.doctor.models:needs_an_argument", ValueError, "a function without arguments"),
+        ("tests.jaxrnn.doctor.models:raises", ValueError, "KeyError: 'no such data set'"),
+        ("tests.jaxrnn.doctor.models:no_module", TypeError, "returned a int; expected a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_built_says_why(name, error, says, torch):
+    with pytest.raises(error, match=says):
+        build(name)
