@@ -53,7 +53,7 @@ def command(context: click.Context, targets: tuple[str, ...], as_json: bool, rul
     if as_json:
         click.echo(json.dumps(to_json(findings, names), indent=1))
     else:
-        console.print(shown(findings, names))
+        console.print(shown(findings, names), crop=False)
     context.exit(1 if findings else 0)
 
 

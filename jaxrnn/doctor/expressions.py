@@ -64,6 +64,8 @@ class Expressions:
                 owner = self.value(target.value)
                 if isinstance(owner, Instance):
                     owner.attributes[target.attr] = value
+                elif isinstance(owner, Made):
+                    owner.options[target.attr] = value
             case ast.Tuple() | ast.List():
                 for each, part in zip(target.elts, operations.parts(value, target.elts), strict=True):
                     self.assign(each, part)

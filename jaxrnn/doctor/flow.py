@@ -8,6 +8,7 @@ read once, as its first round. What is left open is not known, and no rule speak
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from jaxrnn.doctor.source import Source
 from jaxrnn.doctor.values import Array, Class, Constant, Function, Instance, Made, Many, Name, Scope, Value
 
 Block = Sequence[ast.stmt]
-_MOST_CALLS = 1000  # read with the arguments given there; beyond, what functions return is not known
+_MOST_NODES = 200_000  # read in calls of the program's functions; beyond, what they return is not known
 _DEEPEST = 8
 
 
@@ -49,7 +50,8 @@ class _Reader:
         self._running: list[ast.AST] = []
         self._results: list[list[Value]] = [[]]
         self._classes: list[Class] = []
-        self._calls = 0
+        self._nodes = 0
+        self._size = functools.cache(operations.size)
 
     def read(self) -> None:
         """Read the module, then each of its classes and functions by itself."""
@@ -66,7 +68,8 @@ class _Reader:
                 self._class(cls)
             for function in functions:
                 self._enter(function, Arguments(complete=False), None)
-            done.update(each.node for each in (*classes, *functions))
+            done.update(each.node for each in classes)
+            done.update(each.node for each in functions)
 
     def _class(self, cls: Class) -> None:
         instance = Instance(cls)
@@ -104,9 +107,9 @@ class _Reader:
         """Read a function's body with arguments; return what it returns."""
         node = function.node
         deep = len(self._running)
-        if node in self._running or deep >= _DEEPEST or (deep and self._calls >= _MOST_CALLS):
+        if node in self._running or deep >= _DEEPEST or (deep and self._nodes >= _MOST_NODES):
             return Array()
-        self._calls += 1
+        self._nodes += deep and self._size(node)
         names = self._bound(node, arguments, owner, function.scope)
         before, self.now.scope = self.now.scope, Scope(names, function.scope, node)
         frame, self.now.frame = self.now.frame, self._frames()

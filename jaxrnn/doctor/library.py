@@ -89,18 +89,7 @@ _READOUTS = frozenset(("torch.nn.Linear", "torch.nn.Embedding", "flax.nnx.Linear
 _ELEMENTWISE_CLASSES = frozenset(
     f"{package}.{name}"
     for package in ("torch.nn", "flax.nnx")
-    for name in (
-        "Dropout",
-        "LayerNorm",
-        "RMSNorm",
-        "Identity",
-        "ReLU",
-        "Tanh",
-        "GELU",
-        "SiLU",
-        "ELU",
-        "LeakyReLU",
-    )
+    for name in ("Dropout", "LayerNorm", "RMSNorm", "Identity", "ReLU", "Tanh", "GELU", "SiLU", "ELU")
 )
 _ELEMENTWISE = frozenset(("relu", "tanh", "gelu", "silu", "elu", "leaky_relu", "dropout", "layer_norm"))
 _ACTIVATIONS = frozenset(("softmax", "log_softmax", "sigmoid"))
@@ -110,28 +99,9 @@ _ACTIVATION_CLASSES = {
 }
 _FRESH = frozenset(("zeros", "ones", "randn", "rand", "empty", "new_zeros", "new_ones", "new_empty", "new"))
 _THE_SAME = frozenset(
-    [
-        "to",
-        "cuda",
-        "cpu",
-        "float",
-        "double",
-        "half",
-        "bfloat16",
-        "long",
-        "int",
-        "contiguous",
-        "clone",
-        "detach",
-        "requires_grad_",
-        "type",
-        "type_as",
-        "data",
-        "zero_",
-        "pin_memory",
-        "astype",
-    ]
-)
+    ("to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "type", "type_as", "astype",
+     "clone", "contiguous", "detach", "data", "requires_grad_", "zero_", "pin_memory")
+)  # fmt: skip
 _RESHAPING = frozenset(("view", "reshape", "flatten", "squeeze", "unsqueeze"))
 _TRANSPOSING = frozenset(("transpose", "permute", "swapaxes", "swapdims", "t"))
 _WRAPPERS = frozenset(

@@ -58,7 +58,16 @@ def _function(target: Value) -> Function | None:
 
 def is_own(program: Program, call: ast.Call) -> bool:
     """Tell whether a call runs a function of the program itself."""
-    return any(_function(target) is not None for target in program.targets.get(call, ()))
+    return any(map(_function, program.targets.get(call, ())))
+
+
+def is_inherited(program: Program, node: ast.AST) -> bool:
+    """Tell whether a call may run a method that a class has from another program."""
+    owners = [each.value for each in program.targets.get(node, ()) if isinstance(each, Bound)]
+    bases = [base for each in owners if isinstance(each, Instance) for base in each.cls.bases]
+    known = ("torch.nn.Module", "object")
+    elsewhere = any(not isinstance(each, Name) or each.dotted not in known for each in bases)
+    return elsewhere and not any(map(_function, program.targets.get(node, ())))
 
 
 def calls_of(program: Program, node: ast.AST, *names: str) -> list[ast.Call]:

@@ -48,8 +48,8 @@ def shown(findings: Sequence[Finding], files: Sequence[str]) -> RenderableType:
     parts: list[RenderableType] = []
     explained: set[str] = set()
     for each in findings:
-        line = Text.assemble((str(each.place), "bold"), ": ", (f"[{each.rule.id}]", "red"), f" {each.what}")
-        parts.append(line)
+        head = ((str(each.place), "bold"), ": ", (f"[{each.rule.id}]", "red"), f" {each.what}")
+        parts.append(Text.assemble(*head, no_wrap=True, overflow="ignore"))  # editors jump to a whole path
         if each.rule.id not in explained:
             explained.add(each.rule.id)
             parts.append(Padding(explanation(each.rule), (0, 0, 1, 4)))

@@ -221,6 +221,11 @@ def is_recurrent(value: Value) -> bool:
     }
 
 
+def is_cell(value: Value) -> bool:
+    """Tell one step of a recurrent layer."""
+    return isinstance(value, Made) and value.name.rpartition(".")[2] in {f"{name}Cell" for name in RECURRENT}
+
+
 def directions(layer: Made) -> int | None:
     """Return how many directions a recurrent layer has, None where it is not known."""
     known = layer.known("bidirectional", False)

@@ -1,8 +1,9 @@
 """The table of rules: the command, the documentation and the tests go through it."""
 
-from jaxrnn.doctor.rules import losses, porting, states, steps, training
+from jaxrnn.doctor.rules import carried, losses, porting, states, steps, training
 from jaxrnn.doctor.rules.rule import Hit, Rule
 
 __all__ = ["RULES", "Hit", "Rule"]
 
-RULES: tuple[Rule, ...] = (*steps.RULES, *states.RULES, *losses.RULES, *training.RULES, *porting.RULES)
+_FAMILIES = (steps, states, carried, losses, training, porting)
+RULES: tuple[Rule, ...] = tuple(rule for family in _FAMILIES for rule in family.RULES)

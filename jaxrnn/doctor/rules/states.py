@@ -1,12 +1,11 @@
-"""Rules about hidden states: their axes, their directions, and what carries them from batch to batch."""
+"""Rules about hidden states: their axes and their directions."""
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
-from jaxrnn.doctor.loops import assigned, calls_of, has_attribute, loops, text, within, without_gradients
+from jaxrnn.doctor.loops import text
 from jaxrnn.doctor.program import Call, Program
 from jaxrnn.doctor.rules.rule import (
     FULL,
@@ -22,9 +21,6 @@ from jaxrnn.doctor.rules.rule import (
 from jaxrnn.doctor.values import (
     Array,
     Bound,
-    Function,
-    Instance,
-    Made,
     Size,
     State,
     Value,
@@ -116,103 +112,6 @@ def _one_direction(program: Program) -> Iterator[Hit]:
             )
 
 
-# From batch to batch ---------------------------------------------------------------------------------------------
-
-
-_MODEL = re.compile(r"(?:.*[._])?(?:model|net|network|rnn|lstm|gru|cell|decoder|encoder)\d*")
-
-
-def _not_detached(program: Program) -> Iterator[Hit]:
-    for loop in loops(program):
-        backwards = calls_of(program, loop, "backward")
-        if not backwards:
-            continue
-        for carry, name in _carries(program, loop):
-            if name in _others(loop) or _detaches(program, loop, carry, name):
-                continue
-            retained = any(keyword.arg == "retain_graph" for call in backwards for keyword in call.keywords)
-            how = (
-                "retain_graph keeps the graph of every batch so far"
-                if retained
-                else "its graph was freed by the last backward()"
-            )
-            yield carry, f"`{name}` goes from batch to batch and is never detached: {how}."
-
-
-def _carries(program: Program, loop: ast.stmt) -> Iterator[tuple[ast.Assign, str]]:
-    """Yield `..., state = model(..., state)` in a loop, and the name of the state."""
-    for node in ast.walk(loop):
-        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
-            continue
-        if not _is_model(program, node.value) or without_gradients(program, node):
-            continue
-        given = {n.id for each in node.value.args for n in ast.walk(each) if isinstance(n, ast.Name)}
-        for name in assigned(node):
-            if name in given and not isinstance(node.targets[0], ast.Name):
-                yield node, name
-
-
-def _is_model(program: Program, call: ast.Call) -> bool:
-    targets = program.targets.get(call, [])
-    if any(is_recurrent(each) for each in targets):
-        return True
-    held = [value for each in targets if isinstance(each, Instance) for value in each.attributes.values()]
-    if any(is_recurrent(each) for each in held):
-        return True
-    known = any(isinstance(each, Made | Function) for each in targets)
-    return not known and _MODEL.fullmatch(text(call.func)) is not None
-
-
-def _others(loop: ast.stmt) -> set[str]:
-    """Return the names that a loop gives a value by anything but unpacking one call."""
-    found: set[str] = set()
-    for node in ast.walk(loop):
-        unpacks = (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.targets[0], ast.Tuple)
-        )
-        if (
-            isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr | ast.For)
-            and not unpacks
-        ):
-            found |= assigned(node)
-    return found
-
-
-def _detaches(program: Program, loop: ast.stmt, carry: ast.Assign, name: str) -> bool:
-    """Tell whether anything in a loop, or in the model itself, may cut the state off its past."""
-    if any(has_attribute(node, "detach", "detach_", "data") for node in within(program, loop)):
-        return True
-    if any(
-        name in assigned(node)
-        for node in ast.walk(loop)
-        if isinstance(node, ast.Assign) and node is not carry
-    ):
-        return True
-    known = any(isinstance(each, Instance | Made) for each in program.targets.get(carry.value, []))
-    classes = [node for node in ast.walk(program.tree) if isinstance(node, ast.ClassDef)]
-    parts = (node for each in classes for node in ast.walk(each))
-    return not known and any(has_attribute(node, "detach", "detach_") for node in parts)
-
-
-_TRAINING = """import torch
-from torch import nn
-
-rnn = nn.GRU(8, 16)
-readout = nn.Linear(16, 2)
-optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
-
-
-def train(windows, state):
-    for x, y in windows:
-        output, state = rnn(x, {state})
-        loss = nn.functional.mse_loss(readout(output), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-"""
-
 RULES = (
     Rule(
         "state-batch-first",
@@ -279,20 +178,5 @@ RULES = (
         _one_direction,
         "The same, with `jnp.concatenate([h_n[-2], h_n[-1]], axis=1)`.",
         ("50 %",),
-    ),
-    Rule(
-        "state-not-detached",
-        "A state is carried from batch to batch with its graph.",
-        "The second batch raises `RuntimeError: Trying to backward through the graph a second time`. With "
-        "`retain_graph=True` every batch runs backward through all batches before it, and memory grows: "
-        "behind a GRU's loss there are {} nodes in the first batch of two steps and {} in the tenth. And an "
-        "optimizer that stepped in between makes that raise, too.",
-        "`state = state.detach()` in front of the call (of an LSTM, both: `tuple(s.detach() for s in state)`).",
-        _TRAINING.format(state="state"),
-        _TRAINING.format(state="state.detach()"),
-        _not_detached,
-        "Nothing: a state that comes into a compiled step as an argument is a constant to its gradient. Inside "
-        "one gradient, `jax.lax.stop_gradient(state)`; `jaxrnn.truncated_bptt` does both.",
-        ("38", "344"),
     ),
 )

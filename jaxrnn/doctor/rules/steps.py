@@ -21,7 +21,7 @@ from jaxrnn.doctor.rules.rule import (
 )
 from jaxrnn.doctor.values import Array, Output, Packed, Size, Value, directions, is_recurrent
 
-_LENGTHS = re.compile(r"(?:.*_)?(?:lengths?|lens?)")
+_LENGTHS = re.compile(r"(?:.*_)?(?:lengths|lens)")
 _TAKEN_APART = frozenset(("chunk", "split", "view", "reshape", "unflatten", "tensor_split"))
 
 
@@ -41,12 +41,13 @@ def _padded(program: Program) -> Iterator[Hit]:
 
 
 def _ignored_lengths(function: ast.AST | None) -> str | None:
-    """Return an argument that says how long rows are, if nothing in the function reads it."""
+    """Return an argument that must say how long rows are, if the function does not so much as mention it."""
     if not isinstance(function, ast.FunctionDef):
         return None
-    given = [each.arg for each in (*function.args.args, *function.args.kwonlyargs)]
-    read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return next((name for name in given if _LENGTHS.fullmatch(name) and name not in read), None)
+    required = function.args.args[: len(function.args.args) - len(function.args.defaults)]
+    mentioned = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    names = [each.arg for each in required if each.arg not in mentioned]
+    return next((name for name in names if _LENGTHS.fullmatch(name)), None)
 
 
 def _bidirectional(program: Program) -> Iterator[Hit]:

@@ -9,6 +9,7 @@ from jaxrnn.doctor.loops import (
     assigned,
     calls_of,
     has_attribute,
+    is_inherited,
     is_own,
     is_training,
     loops,
@@ -19,7 +20,7 @@ from jaxrnn.doctor.loops import (
 )
 from jaxrnn.doctor.program import Program
 from jaxrnn.doctor.rules.rule import Hit, Rule, model
-from jaxrnn.doctor.values import Bound, Instance, Made, Name, Value, is_recurrent
+from jaxrnn.doctor.values import Instance, Made, Name, Value, is_recurrent
 
 # Gradients -------------------------------------------------------------------------------------------------------
 
@@ -54,17 +55,8 @@ def _handed_on(program: Program, loop: ast.AST, stepped: Sequence[ast.Call]) -> 
     for node in within(program, loop):
         if not isinstance(node, ast.Call) or node in stepped or is_own(program, node):
             continue
-        if names & set(map(text, node.args)) or _is_inherited(program, node):
+        if names & set(map(text, node.args)) or is_inherited(program, node):
             return True
-    return False
-
-
-def _is_inherited(program: Program, call: ast.Call) -> bool:
-    """Tell whether a call may be that of a method that a class has from another program."""
-    for target in program.targets.get(call, ()):
-        if isinstance(target, Bound) and isinstance(target.value, Instance):
-            known = {"torch.nn.Module", "object"}
-            return any(not isinstance(b, Name) or b.dotted not in known for b in target.value.cls.bases)
     return False
 
 
@@ -108,7 +100,9 @@ def _events(program: Program, statement: ast.stmt) -> Iterator[tuple[str, ast.AS
         name = text(node.func).rpartition(".")[2]
         if name == "backward":
             yield "b", node
-        elif name in ("clip_grad_norm_", "clip_grad_value_"):
+        elif name in ("clip_grad_norm_", "clip_grad_value_") and "inf" not in text(
+            node
+        ):  # that only measures
             yield "c", node
         elif node in stepped:
             yield "s", node

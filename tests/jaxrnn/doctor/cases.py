@@ -273,6 +273,38 @@ WRONG = {
                 F.mse_loss(out, y).backward()
                 optimizer.step()
         """,
+        """
+        class Tagger(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4)
+                self.hidden = self.init_hidden()
+
+            def init_hidden(self):
+                return torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)
+
+            def forward(self, x):
+                output, self.hidden = self.rnn(x, self.hidden)
+                return output
+
+        model = Tagger()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(300):
+            for x, y in data:
+                model.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+        """,
+        """
+        cell = nn.GRUCell(3, 4)
+        optimizer = torch.optim.SGD(cell.parameters(), lr=0.1)
+        h = torch.zeros(1, 4)
+        for x, y in stream:
+            h = cell(x, h)
+            optimizer.zero_grad()
+            F.mse_loss(h, y).backward()
+            optimizer.step()
+        """,
     ],
     "padding-in-loss": [
         """
@@ -570,6 +602,16 @@ RIGHT = {
         def last(sequences):
             x = pad_sequence(sequences, batch_first=True, padding_side="left")
             return rnn(x)[0][:, -1]
+        """,
+        # An argument for the sake of others, whose rows are ragged.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+            def forward(self, x, lengths=None):
+                return self.rnn(x)[0][:, -1]
         """,
         # Nobody knows what came of the padding.
         """
@@ -875,6 +917,40 @@ RIGHT = {
                 F.mse_loss(out, y).backward()
                 optimizer.step()
         """,
+        # Kept by the model, and begun anew for each batch.
+        """
+        class Tagger(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4)
+
+            def reset(self):
+                self.hidden = torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)
+
+            def forward(self, x):
+                output, self.hidden = self.rnn(x, self.hidden)
+                return output
+
+        model = Tagger()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for x, y in data:
+            model.zero_grad()
+            model.reset()
+            F.mse_loss(model(x), y).backward()
+            optimizer.step()
+        """,
+        # Memories of a model that is not known, which may well cut them off itself.
+        """
+        from elsewhere import TransformerXL
+
+        def train(optimizer, loader):
+            model, memories = TransformerXL(), None
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss, memories = model(x, y, memories)
+                loss.backward()
+                optimizer.step()
+        """,
         # Burn-in without gradients.
         """
         def train(model, optimizer, loader):
@@ -1074,6 +1150,15 @@ RIGHT = {
                 scaler.step(optimizer)
                 scaler.update()
         """,
+        # Measured, not clipped.
+        """
+        def train(model, optimizer, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+                print(nn.utils.clip_grad_norm_(model.parameters(), float("inf")))
+        """,
         # Two networks, each with a step of its own.
         """
         def train(first, second, optimizers, loader):
@@ -1179,6 +1264,11 @@ RIGHT = {
         """,
         """
         rnn = nn.LSTM(3, 4, dropout=0)
+        """,
+        # Switched off again.
+        """
+        rnn = nn.LSTM(3, 4, dropout=0.5)
+        rnn.dropout = 0.0
         """,
     ],
     "optimizer-defaults": [

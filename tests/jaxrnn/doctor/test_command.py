@@ -95,6 +95,7 @@ def test_a_factory_is_built_and_its_files_are_read(torch):
     assert re.search(r"models\.py:\d+: \[last-step-of-bidirectional\]", result.output.replace("\n", " "))
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_factory_is_looked_for_in_the_folder_of_the_call(tmp_path, torch):
     """As an installed command does not by itself."""

@@ -19,6 +19,7 @@ def measurements(torch):
     return measurements
 
 
+@pytest.mark.slow  # small networks are trained
 @pytest.mark.parametrize("rule", RULES, ids=IDS)
 @pytest.mark.filterwarnings("ignore:dropout option adds dropout")
 def test_the_figures_of_a_rule_are_those_that_are_measured(rule, measurements):

@@ -30,11 +30,13 @@ def test_programs_that_are_right_give_no_findings_together_either():
     assert shown(CORRECT) == []
 
 
+@pytest.mark.slow
 def test_the_projects_own_programs_give_no_findings():
     assert len(OWN) > 80
     assert [each for path in OWN for each in shown([path])] == []
 
 
+@pytest.mark.slow
 def test_the_planted_mistakes_of_the_judge_are_found_and_nothing_else():
     """`parity` plants faults on purpose; of those, three are such as a program shows in its text."""
     paths = sorted((ROOT / "parity").rglob("*.py"))
