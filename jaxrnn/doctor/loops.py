@@ -19,12 +19,20 @@ def text(node: ast.AST) -> str:
 
 
 def loops(program: Program) -> list[Loop]:
-    """Return all loops of a program."""
-    return [node for node in ast.walk(program.tree) if isinstance(node, Loop)]
+    """Return all loops of a program in which gradients are computed, none of another."""
+    nodes = list(ast.walk(program.tree))
+    trains = any(has_attribute(node, "backward") for node in nodes)
+    return [node for node in nodes if isinstance(node, Loop)] if trains else []
 
 
-def within(program: Program, node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what is in a piece of code and in the functions of the program that it calls."""
+def within(program: Program, node: ast.AST) -> list[ast.AST]:
+    """Return what is in a piece of code and in the functions of the program that it calls."""
+    if node not in program.reached:
+        program.reached[node] = list(_reached(program, node))
+    return program.reached[node]
+
+
+def _reached(program: Program, node: ast.AST) -> Iterator[ast.AST]:
     seen: set[ast.AST] = set()
     waiting = [node]
     while waiting:

@@ -46,6 +46,9 @@ class Program:
     instances: list[Instance] = field(default_factory=list)  # of each class, made with unknown arguments
     imports: set[str] = field(default_factory=set)
     together: list[Program] = field(default_factory=list)  # what is examined in one go, this one included
+    reached: dict[ast.AST, list[ast.AST]] = field(
+        default_factory=dict
+    )  # from code, through calls; by `within`
     parents: dict[ast.AST, ast.AST] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

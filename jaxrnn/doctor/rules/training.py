@@ -10,6 +10,7 @@ from jaxrnn.doctor.loops import (
     calls_of,
     has_attribute,
     is_inherited,
+    is_optimizer,
     is_own,
     is_training,
     loops,
@@ -94,17 +95,16 @@ def _events(program: Program, statement: ast.stmt) -> Iterator[tuple[str, ast.AS
     """Yield what a statement does to gradients: b(ackward), c(lips), s(teps)."""
     if isinstance(statement, ast.For | ast.AsyncFor | ast.While | ast.FunctionDef | ast.ClassDef):
         return
-    stepped = steps(program, statement)
-    calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
+    calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call)]
     for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-        name = text(node.func).rpartition(".")[2]
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name == "backward":
             yield "b", node
         elif name in ("clip_grad_norm_", "clip_grad_value_") and "inf" not in text(
             node
         ):  # that only measures
             yield "c", node
-        elif node in stepped:
+        elif name == "step" and is_optimizer(program, node):
             yield "s", node
 
 
