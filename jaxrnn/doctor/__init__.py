@@ -20,15 +20,14 @@ def examine(sources: Sequence[Source], built: Sequence[Built] = ()) -> list[Find
     """
     _check_ignored(sources)
     facts = {key: options for each in built for key, options in each.facts.items()}
-    programs = [follow(source, facts) for source in sources]
+    program = follow(sources, facts)
     found: dict[tuple[str, Place], Finding] = {}
-    for program in programs:
-        program.together = programs
-        for rule in RULES:
-            for node, what in rule.check(program):
-                place = program.source.place(node)
-                if not program.source.ignores(rule.id, node):
-                    found.setdefault((rule.id, place), Finding(rule, place, what))
+    for rule in RULES:
+        for node, what in rule.check(program):
+            source = program.source_of(node)
+            if not source.ignores(rule.id, node):
+                place = source.place(node)
+                found.setdefault((rule.id, place), Finding(rule, place, what))
     order = {source.path: number for number, source in enumerate(sources)}
     return sorted(
         found.values(), key=lambda each: (order[each.place.path], each.place.cell or 0, each.place.line)

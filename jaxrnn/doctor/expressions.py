@@ -22,6 +22,7 @@ from jaxrnn.doctor.values import (
     Items,
     Made,
     Many,
+    Module,
     Name,
     Output,
     Packed,
@@ -47,12 +48,15 @@ class Expressions:
     frame: int = 0  # which reading of a function this is
     yielded: list[list[Value]] = field(default_factory=lambda: [[]])  # by the functions that are being read
     functions: dict[ast.AST, Function] = field(default_factory=dict)  # all that were met
-    changing: set[str] = field(default_factory=set)  # names of the module that are given several values
+    changing: set[tuple[Scope, str]] = field(default_factory=set)  # names of modules with several values
+    modules: dict[str, Scope] = field(
+        default_factory=dict
+    )  # what was imported of the sources, by dotted names
 
     def bind(self, name: str, value: Value) -> None:
         """Give a name a value."""
         if self.scope.outer is None and self.scope.names.get(name, value) != value:
-            self.changing.add(name)
+            self.changing.add((self.scope, name))
         self.scope.names[name] = value
 
     def assign(self, target: ast.expr, value: Value) -> None:
@@ -131,7 +135,10 @@ class Expressions:
     def _attribute(self, value: Value, name: str) -> Value:
         match value:
             case Name():
-                return Name(f"{value.dotted}.{name}")
+                dotted = f"{value.dotted}.{name}"
+                return Module(self.modules[dotted]) if dotted in self.modules else Name(dotted)
+            case Module():
+                return value.scope.names.get(name, Array())
             case Instance():
                 return self._of_instance(value, name)
             case Made() if name in ("num_layers", "bidirectional", "batch_first"):
@@ -217,8 +224,7 @@ class Expressions:
     def _call(self, node: ast.Call) -> Value:
         target = self.value(node.func)
         arguments = self._arguments(node)
-        owner = target.value if isinstance(target, Bound) else None
-        note = Call(node, target, arguments, self.frame, self.scope.function, owner)
+        note = Call(node, target, arguments, self.frame, self.scope.function)
         self.program.calls.append(note)
         self.program.targets.setdefault(node, []).append(target)
         found = self._apply(target, arguments, node)

@@ -18,33 +18,45 @@ from jaxrnn.doctor.expressions import Expressions
 from jaxrnn.doctor.library import Arguments
 from jaxrnn.doctor.operations import Kept
 from jaxrnn.doctor.program import Facts, Program
-from jaxrnn.doctor.source import Source
-from jaxrnn.doctor.values import Array, Class, Constant, Function, Instance, Made, Many, Name, Scope, Value
+from jaxrnn.doctor.source import Source, find
+from jaxrnn.doctor.values import (
+    Array,
+    Class,
+    Constant,
+    Function,
+    Instance,
+    Made,
+    Many,
+    Module,
+    Name,
+    Scope,
+    Value,
+)
 
 Block = Sequence[ast.stmt]
 _MOST_NODES = 200_000  # read in calls of the program's functions; beyond, what they return is not known
 _DEEPEST = 8
 
 
-def follow(source: Source, facts: Facts | None = None) -> Program:
-    """Return what happens in a program; `facts` say what a module that was built holds.
+def follow(sources: Sequence[Source], facts: Facts) -> Program:
+    """Return what happens in programs, which may import each other; `facts` say what a built module holds.
 
     Raises ValueError for a program whose expressions are nested too deeply to be read.
     """
-    reader = _Reader(source, facts or {})
+    reader = _Reader(sources, facts)
     try:
         reader.read()
     except RecursionError as error:
-        raise ValueError(
-            f"{source.path}: nested too deeply to be read; split its longest expression."
-        ) from error
+        names = ", ".join(source.path for source in sources)
+        raise ValueError(f"{names}: nested too deeply to be read; split the longest expression.") from error
     return reader.program
 
 
 class _Reader:
-    def __init__(self, source: Source, facts: Facts) -> None:
-        self.program = Program(source)
+    def __init__(self, sources: Sequence[Source], facts: Facts) -> None:
+        self.program = Program(tuple(sources))
         self.facts = facts
+        self._scopes: dict[Source, Scope] = {}
         self.now = Expressions(self.program, self._enter)
         self._frames = itertools.count(1).__next__
         self._running: list[ast.AST] = []
@@ -54,10 +66,11 @@ class _Reader:
         self._size = functools.cache(operations.size)
 
     def read(self) -> None:
-        """Read the module, then each of its classes and functions by itself."""
-        self._block(self.program.tree.body)
-        for name in self.now.changing | operations.declared_global(self.program.tree):
-            self.now.scope.names[name] = Array()  # a function may be called before or after
+        """Read the modules, then each of their classes and functions by itself."""
+        for source in self.program.sources:
+            self._module(source)
+        for scope, name in self.now.changing:
+            scope.names[name] = Array()  # a function may be called before or after
         done: set[ast.AST] = set()
         while True:  # reading one may meet others
             classes = [each for each in self._classes if each.node not in done]
@@ -71,9 +84,18 @@ class _Reader:
             done.update(each.node for each in classes)
             done.update(each.node for each in functions)
 
+    def _module(self, source: Source) -> Scope:
+        """Read a module, once; return its names."""
+        if source not in self._scopes:
+            self._scopes[source] = scope = Scope({}, source=source)
+            before, self.now.scope = self.now.scope, scope
+            self._block(source.tree.body)
+            self.now.scope = before
+            self.now.changing |= {(scope, name) for name in operations.declared_global(source.tree)}
+        return self._scopes[source]
+
     def _class(self, cls: Class) -> None:
         instance = Instance(cls)
-        self.program.instances.append(instance)
         if constructor := cls.method("__init__"):
             self._enter(constructor, Arguments(complete=False), instance)
         self._add_facts(instance)
@@ -220,13 +242,37 @@ class _Reader:
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                self.program.imports.add(alias.name)
-                first = alias.name.partition(".")[0]
-                self.now.bind(alias.asname or first, Name(alias.name if alias.asname else first))
-        elif node.level == 0 and node.module:
-            self.program.imports.add(node.module)
-            for alias in node.names:
-                self.now.bind(alias.asname or alias.name, Name(f"{node.module}.{alias.name}"))
+                self._import_whole(alias)
+            return
+        module = self._found(node.module or "", node.level)
+        for alias in node.names:
+            inner = self._found(f"{node.module}.{alias.name}" if node.module else alias.name, node.level)
+            if inner is None and module is not None and alias.name == "*":
+                self.now.scope.names.update(module.names)
+            elif inner is not None:
+                self.now.bind(alias.asname or alias.name, Module(inner))
+            elif module is not None:
+                self.now.bind(alias.asname or alias.name, module.names.get(alias.name, Array()))
+            else:
+                unknown = Array() if node.level else Name(f"{node.module}.{alias.name}")
+                self.now.bind(alias.asname or alias.name, unknown)
+
+    def _import_whole(self, alias: ast.alias) -> None:
+        first = alias.name.partition(".")[0]
+        scope = self._found(alias.name, 0)
+        if scope is not None:
+            self.now.modules[alias.name] = scope
+        if scope is not None and (alias.asname or first == alias.name):
+            self.now.bind(alias.asname or first, Module(scope))
+        else:
+            self.now.bind(alias.asname or first, Name(alias.name if alias.asname else first))
+
+    def _found(self, dotted: str, level: int) -> Scope | None:
+        """Return the names of a module that is one of the sources, which is read if it was not."""
+        importer = self.now.scope.module().source
+        assert importer is not None
+        source = find(self.program.sources, importer, dotted, level)
+        return None if source is None else self._module(source)
 
     def _if(self, node: ast.If) -> bool:
         test = self.now.value(node.test)

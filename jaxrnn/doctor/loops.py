@@ -20,9 +20,8 @@ def text(node: ast.AST) -> str:
 
 def loops(program: Program) -> list[Loop]:
     """Return all loops of a program in which gradients are computed, none of another."""
-    nodes = list(ast.walk(program.tree))
-    trains = any(has_attribute(node, "backward") for node in nodes)
-    return [node for node in nodes if isinstance(node, Loop)] if trains else []
+    trains = any(has_attribute(node, "backward") for node in program.nodes)
+    return [node for node in program.nodes if isinstance(node, Loop)] if trains else []
 
 
 def within(program: Program, node: ast.AST) -> list[ast.AST]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrnn.doctor.library import Arguments
 from jaxrnn.doctor.source import Source
-from jaxrnn.doctor.values import Instance, Made, Value
+from jaxrnn.doctor.values import Made, Value
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Call:
     arguments: Arguments
     frame: int
     function: ast.AST | None
-    owner: Value = None  # of a method: the object
 
 
 @dataclass(frozen=True)
@@ -36,28 +35,26 @@ class Index:
 
 @dataclass(eq=False)
 class Program:
-    """A source that was read, and what was noted."""
+    """Sources that were read together, and what was noted."""
 
-    source: Source
+    sources: tuple[Source, ...]
     made: list[Made] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     indices: list[Index] = field(default_factory=list)
     targets: dict[ast.AST, list[Value]] = field(default_factory=dict)  # what each call calls
-    instances: list[Instance] = field(default_factory=list)  # of each class, made with unknown arguments
-    imports: set[str] = field(default_factory=set)
-    together: list[Program] = field(default_factory=list)  # what is examined in one go, this one included
-    reached: dict[ast.AST, list[ast.AST]] = field(
-        default_factory=dict
-    )  # from code, through calls; by `within`
-    parents: dict[ast.AST, ast.AST] = field(default_factory=dict)
+    nodes: list[ast.AST] = field(init=False)
+    parents: dict[ast.AST, ast.AST] = field(init=False)
+    reached: dict[ast.AST, list[ast.AST]] = field(default_factory=dict)  # by `within`, which fills it
 
     def __post_init__(self) -> None:
-        self.parents |= {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        self.nodes = [node for source in self.sources for node in ast.walk(source.tree)]
+        self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
-    @property
-    def tree(self) -> ast.Module:
-        """The program's syntax."""
-        return self.source.tree
+    def source_of(self, node: ast.AST) -> Source:
+        """Return the source that a node is in."""
+        while node in self.parents:
+            node = self.parents[node]
+        return next(source for source in self.sources if source.tree is node)
 
 
 Facts = dict[tuple[str, str], dict[str, Any]]  # (class, attribute) of a module that was built: its options

@@ -30,7 +30,7 @@ class Finding:
             "what": self.what,
             "consequence": self.rule.cost,
             "remedy": self.rule.remedy,
-            "in_jaxrnn": self.rule.in_jaxrnn or self.rule.remedy,
+            "in_jaxrnn": self.rule.in_jaxrnn or None,  # where it is another remedy
         }
 
 
@@ -52,7 +52,7 @@ def shown(findings: Sequence[Finding], files: Sequence[str]) -> RenderableType:
         parts.append(Text.assemble(*head, no_wrap=True, overflow="ignore"))  # editors jump to a whole path
         if each.rule.id not in explained:
             explained.add(each.rule.id)
-            parts.append(Padding(explanation(each.rule), (0, 0, 1, 4)))
+            parts.append(Padding(explanation(each.rule), (0, 0, 1, 4), expand=False))
     return Group(*parts, Text(_summary(findings, files)))
 
 
@@ -70,7 +70,7 @@ def table_of(rules: Sequence[Rule]) -> RenderableType:
     for rule in rules:
         parts += [
             Text.assemble((rule.id, "bold"), f": {rule.title}"),
-            Padding(explanation(rule), (0, 0, 1, 4)),
+            Padding(explanation(rule), (0, 0, 1, 4), expand=False),
         ]
     return Group(*parts)
 

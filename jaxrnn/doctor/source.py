@@ -7,6 +7,7 @@ import io
 import json
 import re
 import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,3 +119,19 @@ def _ignored(text: str) -> dict[int, frozenset[str]]:
         if token.type == tokenize.COMMENT and (match := _IGNORE.search(token.string)):
             found[token.start[0]] = frozenset(name.strip() for name in match[1].split(","))
     return found
+
+
+def find(sources: Sequence[Source], importer: Source, dotted: str, level: int) -> Source | None:
+    """Return the source that an import means: beside the importer, or in a folder above it, as packages lie.
+
+    A relative import, of `level` dots, begins at its folder.
+    """
+    known = {Path(source.path).resolve(): source for source in sources}
+    folders = list(Path(importer.path).resolve().parents)
+    parts = dotted.split(".") if dotted else []
+    for folder in folders[level - 1 : level] if level else folders:
+        place = folder.joinpath(*parts)
+        for path in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if path in known and known[path] is not importer:
+                return known[path]
+    return None

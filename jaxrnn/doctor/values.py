@@ -172,6 +172,11 @@ class Scope:
     names: dict[str, Any]
     outer: Scope | None = None
     function: ast.AST | None = None
+    source: Any = None  # of a module
+
+    def module(self) -> Scope:
+        """Return the scope of the module."""
+        return self.outer.module() if self.outer else self
 
     def find(self, name: str) -> Any:
         """Return the value of a name, or None where it has none here."""
@@ -179,9 +184,12 @@ class Scope:
             return self.names[name]
         return self.outer.find(name) if self.outer else None
 
-    def root(self) -> Scope:
-        """Return the scope of the module."""
-        return self.outer.root() if self.outer else self
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A program that was imported by another that is read with it."""
+
+    scope: Scope
 
 
 Value = Any  # one of the above

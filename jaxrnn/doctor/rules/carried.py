@@ -79,7 +79,7 @@ def _is_model(program: Program, call: ast.Call, name: str) -> bool:
 
 def _a_class_cuts(program: Program) -> bool:
     """Tell whether some class of the program detaches; the model, if it is not known, may be of that class."""
-    classes = [node for node in ast.walk(program.tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in program.nodes if isinstance(node, ast.ClassDef)]
     return any(has_attribute(node, "detach", "detach_") for each in classes for node in ast.walk(each))
 
 

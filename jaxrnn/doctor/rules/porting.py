@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jaxrnn.doctor.loops import has_attribute, text
@@ -54,12 +54,7 @@ PAIRS = (
 
 def _optimizers(program: Program) -> Iterator[Hit]:
     for pair in PAIRS:
-        theirs = [
-            each
-            for other in program.together
-            for each in other.made
-            if each.name == f"torch.optim.{pair.theirs}"
-        ]
+        theirs = [each for each in program.made if each.name == f"torch.optim.{pair.theirs}"]
         for ours in program.made:
             if ours.name != f"optax.{pair.optax}" or not theirs:
                 continue
@@ -103,25 +98,39 @@ _COMPARISONS = frozenset(
 
 
 def _tf32(program: Program) -> Iterator[Hit]:
-    packages = {name.partition(".")[0] for name in program.imports}
-    comparisons = [
-        call.node
-        for call in program.calls
-        if isinstance(call.target, Name) and call.target.dotted in _COMPARISONS
-    ]
-    if not comparisons or "torch" not in packages or not packages & {"jax", "jaxrnn", "flax"}:
-        return
-    switched_on = list(_switched_on(program))
-    yield from ((node, f"{text(node)} in a program that compares with JAX.") for node in switched_on)
-    if not switched_on and _on_a_gpu(program) and not _mentions_precision(program):
-        what = (
-            "on a GPU, torch's recurrent layers multiply in TF32 unless told not to; here they are compared."
-        )
-        yield comparisons[0], what
+    for source in program.sources:
+        nodes = list(ast.walk(source.tree))
+        comparisons = [node for node in nodes if _compares(program, node)]
+        if not comparisons or not _with_jax(nodes):
+            continue
+        switched_on = list(_switched_on(nodes))
+        yield from ((node, f"{text(node)} in a program that compares with JAX.") for node in switched_on)
+        layers = [each.node for each in program.made if is_recurrent(each) and each.name.startswith("torch.")]
+        if (
+            not switched_on
+            and set(layers) & set(nodes)
+            and _on_a_gpu(nodes)
+            and not _mentions_precision(nodes)
+        ):
+            what = "on a GPU torch's recurrent layers multiply in TF32 unless told not to; here they are compared."
+            yield comparisons[0], what
 
 
-def _switched_on(program: Program) -> Iterator[ast.AST]:
-    for node in ast.walk(program.tree):
+def _compares(program: Program, node: ast.AST) -> bool:
+    targets = program.targets.get(node, ())
+    return any(isinstance(each, Name) and each.dotted in _COMPARISONS for each in targets)
+
+
+def _with_jax(nodes: Sequence[ast.AST]) -> bool:
+    """Tell whether both frameworks are imported."""
+    imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    imported += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    packages = {name.partition(".")[0] for name in imported}
+    return "torch" in packages and bool(packages & {"jax", "jaxrnn", "flax"})
+
+
+def _switched_on(nodes: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Attribute(attr="allow_tf32")], value=ast.Constant(value=True)):
                 yield node
@@ -132,22 +141,17 @@ def _switched_on(program: Program) -> Iterator[ast.AST]:
                     yield node
 
 
-def _on_a_gpu(program: Program) -> bool:
-    nodes = list(ast.walk(program.tree))
-    moved = any(
-        isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value.startswith("cuda") for n in nodes
-    )
-    moved = moved or any(isinstance(n, ast.Call) and has_attribute(n.func, "cuda") for n in nodes)
-    return moved and any(is_recurrent(each) and each.name.startswith("torch.") for each in program.made)
+def _on_a_gpu(nodes: Sequence[ast.AST]) -> bool:
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    moved = any(isinstance(node, ast.Call) and has_attribute(node.func, "cuda") for node in nodes)
+    return moved or any(each.startswith("cuda") for each in texts)
 
 
-def _mentions_precision(program: Program) -> bool:
+def _mentions_precision(nodes: Sequence[ast.AST]) -> bool:
     """Tell whether a program says how to multiply, or multiplies in float64."""
     names = ("allow_tf32", "fp32_precision", "double", "float64")
-    return any(
-        has_attribute(node, *names) or (isinstance(node, ast.keyword) and node.arg == "allow_tf32")
-        for node in ast.walk(program.tree)
-    )
+    keywords = {node.arg for node in nodes if isinstance(node, ast.keyword)}
+    return "allow_tf32" in keywords or any(has_attribute(node, *names) for node in nodes)
 
 
 _PORT = """import optax

@@ -133,7 +133,8 @@ RULES = (
             "return self.fc(output)",
         ),
         _batch_first_state,
-        measured=("27 %",),
+        "`jnp.zeros((L * D, B, H))`, likewise.",
+        ("27 %",),
     ),
     Rule(
         "state-reshaped",

@@ -79,7 +79,7 @@ def _taken_apart(program: Program, index: Index) -> bool:
         return True
     names = parent.targets if isinstance(parent, ast.Assign) else []
     held = {each.id for each in names if isinstance(each, ast.Name)}
-    scope = index.function or program.tree
+    scope = index.function or program.source_of(index.node).tree
     uses = (node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id in held)
     return any(_is_part(program.parents.get(use)) for use in uses)
 

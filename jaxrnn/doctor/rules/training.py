@@ -72,7 +72,7 @@ def _made_within(program: Program, loop: ast.AST, stepped: Sequence[ast.Call]) -
 
 
 def _clipping(program: Program) -> Iterator[Hit]:
-    for node in ast.walk(program.tree):
+    for node in program.nodes:
         for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
             if isinstance(body, list):
                 yield from _clipped_late(program, body)
@@ -133,7 +133,7 @@ def _is_dropout(made: Made) -> bool:
 
 
 def _drops_in_evaluation(program: Program) -> Iterator[Hit]:
-    if any(has_attribute(node, "eval", "train", "training") for node in ast.walk(program.tree)):
+    if any(has_attribute(node, "eval", "train", "training") for node in program.nodes):
         return
     if not any(is_training(program, loop) for loop in loops(program)):
         return

@@ -37,6 +37,12 @@ def test_the_projects_own_programs_give_no_findings():
 
 
 @pytest.mark.slow
+def test_the_projects_own_programs_give_no_findings_together_either():
+    """As the reference's models and those who import them."""
+    assert shown([path for path in OWN if "benchmarks" not in path.parts]) == []
+
+
+@pytest.mark.slow
 def test_the_planted_mistakes_of_the_judge_are_found_and_nothing_else():
     """`parity` plants faults on purpose; of those, three are such as a program shows in its text."""
     paths = sorted((ROOT / "parity").rglob("*.py"))
