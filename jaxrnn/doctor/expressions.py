@@ -29,6 +29,7 @@ from jaxrnn.doctor.values import (
     Scope,
     Shape,
     State,
+    Super,
     Value,
     merge,
 )
@@ -248,6 +249,8 @@ class Expressions:
         match target:
             case Name():
                 return library.call(target, arguments, node)
+            case Super():  # super()
+                return target
             case Function():
                 return self.enter(target, arguments, None)
             case Class():
@@ -273,6 +276,9 @@ class Expressions:
         return value
 
     def _method(self, target: Bound, arguments: Arguments) -> Value:
+        if isinstance(target.value, Super):
+            inherited = target.value.cls.inherited(target.name)
+            return self.enter(inherited, arguments, target.value.instance) if inherited else Array()
         if not isinstance(target.value, Instance):
             value = target.value
             kept = isinstance(value, Made) and target.name in _SELF_RETURNING

@@ -30,11 +30,12 @@ from jaxrnn.doctor.values import (
     Module,
     Name,
     Scope,
+    Super,
     Value,
 )
 
 Block = Sequence[ast.stmt]
-_MOST_NODES = 200_000  # read in calls of the program's functions; beyond, what they return is not known
+_MOST_NODES = 200_000  # a file, read in calls of functions; beyond, what they return is not known
 _DEEPEST = 8
 
 
@@ -62,7 +63,7 @@ class _Reader:
         self._running: list[ast.AST] = []
         self._results: list[list[Value]] = [[]]
         self._classes: list[Class] = []
-        self._nodes = 0
+        self._nodes, self._most_nodes = 0, _MOST_NODES * len(sources)
         self._size = functools.cache(operations.size)
 
     def read(self) -> None:
@@ -105,7 +106,7 @@ class _Reader:
             instance.attributes[name] = Array()
         attributes = dict(instance.attributes)
         for method in methods:
-            self._enter(Function(method, cls.scope), Arguments(complete=False), instance)
+            self._enter(Function(method, cls.scope, cls), Arguments(complete=False), instance)
             instance.attributes.clear()
             instance.attributes.update(attributes)
 
@@ -129,10 +130,12 @@ class _Reader:
         """Read a function's body with arguments; return what it returns."""
         node = function.node
         deep = len(self._running)
-        if node in self._running or deep >= _DEEPEST or (deep and self._nodes >= _MOST_NODES):
+        if node in self._running or deep >= _DEEPEST or (deep and self._nodes >= self._most_nodes):
             return Array()
         self._nodes += deep and self._size(node)
         names = self._bound(node, arguments, owner, function.scope)
+        if function.cls and isinstance(owner, Instance):
+            names["super"] = Super(owner, function.cls)
         before, self.now.scope = self.now.scope, Scope(names, function.scope, node)
         frame, self.now.frame = self.now.frame, self._frames()
         self._running.append(node)

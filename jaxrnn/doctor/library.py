@@ -102,6 +102,7 @@ _THE_SAME = frozenset(
     ("to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "type", "type_as", "astype",
      "clone", "contiguous", "detach", "data", "requires_grad_", "zero_", "pin_memory")
 )  # fmt: skip
+_CONTAINERS = frozenset(("torch.nn.Sequential", "torch.nn.ModuleList"))
 _RESHAPING = frozenset(("view", "reshape", "flatten", "squeeze", "unsqueeze"))
 _TRANSPOSING = frozenset(("transpose", "permute", "swapaxes", "swapdims", "t"))
 _WRAPPERS = frozenset(
@@ -154,8 +155,8 @@ def call(name: Name, arguments: Arguments, node: ast.Call) -> Value:
         return method(arguments.first(), last, rest)
     if last[:1].isupper() or package == "optax":
         options = arguments.named(SIGNATURES.get(dotted, ()))
-        items = arguments.values if arguments.complete else (Array(),)
-        return Made(dotted, node, options, _members(items))
+        items = _members(arguments) if dotted in _CONTAINERS else ()
+        return Made(dotted, node, options, items)
     return Array()
 
 
@@ -226,8 +227,9 @@ def iterated(value: Value) -> Value:
     return found
 
 
-def _members(values: tuple[Value, ...]) -> tuple[Value, ...]:
+def _members(arguments: Arguments) -> tuple[Value, ...]:
     """Return the modules of a container that was given modules, or a list of them."""
+    values = arguments.values if arguments.complete else (Array(),)
     if len(values) == 1 and isinstance(values[0], Items | Many):
         return values[0].items if isinstance(values[0], Items) else (values[0].item,)
     return values
@@ -256,7 +258,8 @@ def _fresh(arguments: Arguments) -> Value:
 def _recurrent(made: Made, value: Value, arguments: Arguments) -> Value:
     lengths = (arguments.keywords or {}).get("lengths", Constant(None))
     output = _output(made, value, "lengths" if lengths != Constant(None) else None)
-    state = State(made)
+    inside = value.of if isinstance(value, Packed) else value
+    state = State(made, inside.root if isinstance(inside, Array | Output) else None)
     return Items((output, Items((state, state)) if made.name.endswith("LSTM") else state))
 
 

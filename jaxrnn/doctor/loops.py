@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from jaxrnn.doctor.program import Program
-from jaxrnn.doctor.values import Bound, Class, Function, Instance, Made, Name, Value
+from jaxrnn.doctor.values import Bound, Class, Function, Instance, Made, Name, Super, Value
 
 Loop = ast.For | ast.AsyncFor | ast.While
 _OPTIMIZER = re.compile(r"(?:.*[._])?(?:optim\w*|opt|opt_?\w|\w+_opt|scaler)")
@@ -60,6 +60,8 @@ def _function(target: Value) -> Function | None:
             return target.cls.method("forward") or target.cls.method("__call__")
         case Bound(value=Instance() as instance):
             return instance.cls.method(target.name)
+        case Bound(value=Super() as parent):
+            return parent.cls.inherited(target.name)
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxrnn.doctor import library
-from jaxrnn.doctor.values import Array, Bound, Constant, Items, Many, Output, Shape, Value, merge
+from jaxrnn.doctor.values import Array, Bound, Constant, Items, Made, Many, Output, Shape, Value, merge
 
 Kept = dict[int, tuple[dict[str, Value], dict[str, Value]]]  # tables of names by identity, and what they held
 OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
@@ -58,10 +58,14 @@ def parts(value: Value, targets: Sequence[ast.expr]) -> Iterator[Value]:
 def indexed(base: Value, index: Sequence[ast.expr], values: Sequence[Value]) -> Value:
     """Return what an index gives."""
     first = values[0].value if isinstance(values[0], Constant) else None
-    if isinstance(base, Items) and isinstance(first, int) and -len(base.items) <= first < len(base.items):
+    if (
+        isinstance(base, Items | Made)
+        and isinstance(first, int)
+        and -len(base.items) <= first < len(base.items)
+    ):
         return base.items[first]
-    if isinstance(base, Many):
-        return base.item
+    if isinstance(base, Items | Made | Many):
+        return library.iterated(base) if not isinstance(index[0], ast.Slice) else Array()
     if isinstance(base, Shape):
         return library.size(base.root, values[0])
     if isinstance(base, Array):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import re
@@ -126,7 +127,7 @@ def find(sources: Sequence[Source], importer: Source, dotted: str, level: int) -
 
     A relative import, of `level` dots, begins at its folder.
     """
-    known = {Path(source.path).resolve(): source for source in sources}
+    known = _by_path(tuple(sources))
     folders = list(Path(importer.path).resolve().parents)
     parts = dotted.split(".") if dotted else []
     for folder in folders[level - 1 : level] if level else folders:
@@ -135,3 +136,8 @@ def find(sources: Sequence[Source], importer: Source, dotted: str, level: int) -
             if path in known and known[path] is not importer:
                 return known[path]
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def _by_path(sources: tuple[Source, ...]) -> dict[Path, Source]:
+    return {Path(source.path).resolve(): source for source in sources}

@@ -115,6 +115,7 @@ class State:
     """What a recurrent layer holds behind the last step, `h_n` or `c_n`: [L * D, B, H]."""
 
     layer: Made
+    root: int | None  # of the input
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Function:
 
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     scope: Scope
+    cls: Class | None = None  # where it is a method
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +146,13 @@ class Class:
         """Return a method, its own or one of its bases'."""
         for node in self.node.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-                return Function(node, self.scope)
-        inherited = (base.method(name) for base in self.bases if isinstance(base, Class))
-        return next(filter(None, inherited), None)
+                return Function(node, self.scope, self)
+        return self.inherited(name)
+
+    def inherited(self, name: str) -> Function | None:
+        """Return a method of the bases."""
+        found = (base.method(name) for base in self.bases if isinstance(base, Class))
+        return next(filter(None, found), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +161,14 @@ class Instance:
 
     cls: Class
     attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Super:
+    """An object as the bases of a class see it."""
+
+    instance: Instance
+    cls: Class
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from jaxrnn.doctor.rules.rule import (
 from jaxrnn.doctor.values import (
     Array,
     Bound,
+    Output,
+    Packed,
     Size,
     State,
     Value,
@@ -57,7 +59,8 @@ def _initial(call: Call) -> Iterator[Hit]:
         shape = each.shape if isinstance(each, Array) else None
         if shape is None or len(shape) != 3 or batch_first is None:
             continue
-        if not _rows_first(shape, int(not batch_first), blocks(call.target)):
+        rows = _rows_of(call.arguments.first(), int(not batch_first))
+        if not _rows_first(shape, rows, blocks(call.target)):
             continue
         sizes = ", ".join(dict.fromkeys(text(node) for _, node in shape))
         yield (
@@ -67,10 +70,16 @@ def _initial(call: Call) -> Iterator[Hit]:
         return
 
 
-def _rows_first(shape: tuple[tuple[Value, ast.expr], ...], rows: int, count: int | None) -> bool:
+def _rows_of(value: Value, axis: int) -> Size | None:
+    """Return the size of an input that is the number of its rows."""
+    inside = value.of if isinstance(value, Packed) else value
+    return Size(inside.root, axis) if isinstance(inside, Array | Output) else None
+
+
+def _rows_first(shape: tuple[tuple[Value, ast.expr], ...], rows: Size | None, count: int | None) -> bool:
     (first, first_node), (second, second_node), _ = shape
-    if isinstance(first, Size):  # of the input
-        return first.axis == rows
+    if isinstance(first, Size):
+        return first == rows
     return is_batch(first_node) and is_layers(second, second_node, count)
 
 
@@ -89,7 +98,8 @@ def _reshaped(program: Program) -> Iterator[Hit]:
         if count is None or count == 1 or len(values) != 2 or batch_first is None:
             continue
         first = values[0]
-        if first.axis == int(not batch_first) if isinstance(first, Size) else is_batch(nodes[0]):
+        rows = Size(target.value.root or 0, int(not batch_first))
+        if first == rows if isinstance(first, Size) else is_batch(nodes[0]):
             yield (
                 call.node,
                 f"{text(call.node)} puts states of different rows beside each other: the rows are axis 1.",

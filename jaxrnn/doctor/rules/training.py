@@ -56,7 +56,8 @@ def _handed_on(program: Program, loop: ast.AST, stepped: Sequence[ast.Call]) -> 
     for node in within(program, loop):
         if not isinstance(node, ast.Call) or node in stepped or is_own(program, node):
             continue
-        if names & set(map(text, node.args)) or is_inherited(program, node):
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if names & set(map(text, given)) or is_inherited(program, node):
             return True
     return False
 

@@ -89,6 +89,19 @@ WRONG = {
         """,
         """
         class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList(
+                    [nn.GRU(3, 8, batch_first=True), nn.GRU(8, 8, batch_first=True, bidirectional=True)]
+                )
+
+            def forward(self, x):
+                x, _ = self.layers[0](x)
+                x, _ = self.layers[1](x)
+                return x[:, -1]
+        """,
+        """
+        class Model(nn.Module):
             def __init__(self, hidden, both=False):
                 super().__init__()
                 self.rnn = nn.GRU(3, hidden, bidirectional=both)
@@ -766,6 +779,17 @@ RIGHT = {
                 h0 = torch.zeros(x.size(0), self.num_layers, self.hidden)
                 return self.rnn(x, h0.transpose(0, 1).contiguous())
         """,
+        # As many states as another has, whatever that is.
+        """
+        class Decoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 8, 2, batch_first=True)
+
+            def forward(self, x, hidden):
+                c0 = torch.zeros(hidden.size(0), hidden.size(1), 8)
+                return self.rnn(x, (hidden, c0))
+        """,
         # A cell's state is [B, H].
         """
         class Model(nn.Module):
@@ -813,6 +837,17 @@ RIGHT = {
                 _, (h, c) = self.rnn(x)
                 h = h.view(2, 2, x.size(0), 8)
                 return h[-1].transpose(0, 1).reshape(x.size(0), -1)
+        """,
+        # One row for each state.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 8, 2, batch_first=True)
+
+            def forward(self, x, h0):
+                _, h = self.rnn(x, h0)
+                return h.view(h0.size(0), -1)
         """,
         """
         class Model(nn.Module):

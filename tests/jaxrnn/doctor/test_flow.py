@@ -37,6 +37,9 @@ FOLLOWED = [
     "class Model(Base):\n    pass\nmodel = Model(0.5)",
     "def outer():\n    class Model(nn.Module):\n        def __init__(self):\n"
     "            self.rnn = nn.LSTM(3, 4, dropout=0.5)\n    return Model",
+    "class Base(nn.Module):\n    def __init__(self, rate):\n        super().__init__()\n"
+    "        self.rnn = nn.LSTM(3, 4, dropout=rate)\n"
+    "class Model(Base):\n    def __init__(self):\n        super(Model, self).__init__(rate=0.5)",
     "async def make():\n    return nn.LSTM(3, 4, dropout=0.5)",
 ]
 
@@ -55,6 +58,8 @@ UNKNOWN = [
     "def make():\n    return nn.LSTM(3, 4, dropout=rate)",
     "class Model(nn.Module):\n    def __init__(self):\n        self.rate = 0.5\n    def change(self, rate):\n"
     "        self.rate = rate\n    def make(self):\n        return nn.LSTM(3, 4, dropout=self.rate)",
+    "from elsewhere import Base\nclass Model(Base):\n    def __init__(self):\n        super().__init__(rate=0.5)\n"
+    "        self.rnn = nn.LSTM(3, 4, dropout=self.rate)",
     "class nn:\n    LSTM = dict\nrnn = nn.LSTM(a=3, dropout=0.5)",
     "from elsewhere import nn\nrnn = nn.LSTM(3, 4, dropout=0.5)",
     "def make(rate):\n    if rate:\n        return make(rate)\n    return nn.LSTM(3, 4, dropout=rate)\nmake(0.5)",
