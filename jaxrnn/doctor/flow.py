@@ -35,7 +35,7 @@ from jaxrnn.doctor.values import (
 )
 
 Block = Sequence[ast.stmt]
-_MOST_NODES = 200_000  # a file, read in calls of functions; beyond, what they return is not known
+_MOST_NODES = 100_000  # a file, read in calls of functions; beyond, what they return is not known
 _DEEPEST = 8
 
 

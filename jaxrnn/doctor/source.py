@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import re
+import sys
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ def _source(path: str, text: str, places: list[Place]) -> Source:
         ignored = _ignored(text)
     except (SyntaxError, tokenize.TokenError) as error:
         line = min(getattr(error, "lineno", None) or 1, len(places))
-        raise ValueError(f"{places[line - 1]}: no Python 3 ({error.args[0]}).") from error
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise ValueError(
+            f"{places[line - 1]}: no Python {version} ({error.args[0]}). Mend it, or use the Python that it is for."
+        ) from error
     return Source(path, tree, tuple(places), ignored)
 
 
