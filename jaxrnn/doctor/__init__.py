@@ -8,7 +8,7 @@ from jaxrnn.doctor.facts import Built, build
 from jaxrnn.doctor.flow import follow
 from jaxrnn.doctor.report import Finding
 from jaxrnn.doctor.rules import RULES, Rule
-from jaxrnn.doctor.source import Place, Source, read
+from jaxrnn.source import Place, Source, read
 
 __all__ = ["RULES", "Built", "Finding", "Rule", "build", "examine", "read"]
 

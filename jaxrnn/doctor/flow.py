@@ -18,7 +18,6 @@ from jaxrnn.doctor.expressions import Expressions
 from jaxrnn.doctor.library import Arguments
 from jaxrnn.doctor.operations import Kept
 from jaxrnn.doctor.program import Facts, Program
-from jaxrnn.doctor.source import Source, find
 from jaxrnn.doctor.values import (
     Array,
     Class,
@@ -33,6 +32,7 @@ from jaxrnn.doctor.values import (
     Super,
     Value,
 )
+from jaxrnn.source import Source, find
 
 Block = Sequence[ast.stmt]
 _MOST_NODES = 100_000  # a file, read in calls of functions; beyond, what they return is not known

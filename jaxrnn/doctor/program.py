@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxrnn.doctor.library import Arguments
-from jaxrnn.doctor.source import Source
 from jaxrnn.doctor.values import Made, Value
+from jaxrnn.source import Source
 
 
 @dataclass(frozen=True)

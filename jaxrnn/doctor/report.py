@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from jaxrnn.doctor.rules import Rule
-from jaxrnn.doctor.source import Place
+from jaxrnn.source import Place
 
 
 @dataclass(frozen=True)

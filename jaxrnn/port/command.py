@@ -15,6 +15,7 @@ from rich.text import Text
 from jaxrnn import checkpoint_files
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.file import port_file
+from jaxrnn.source import Place, read
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,15 +28,15 @@ from jaxrnn.port.file import port_file
 def command(context: click.Context, source: str, output: Path | None, overwrite: bool) -> None:
     """Write classes of torch.nn.Module, and functions, again in JAX, from their source.
 
-    PKG.MOD:NAME names one of them, FILE.py all of a file. Names, branches and comments stay. What has no
-    translation raises NotImplementedError at its place, and is listed with its line and the reason; the exit code
-    is then 1. Nothing is imported, and PyTorch is not needed.
+    PKG.MOD:NAME names one of them, FILE.py or NOTEBOOK.ipynb all of a file. Names, branches and comments stay. What
+    has no translation raises NotImplementedError at its place, and is listed with its line and the reason; the exit
+    code is then 1. Nothing is imported, and PyTorch is not needed.
     """
     try:
         path, wanted = _found(source)
         if output is not None and output.exists() and not overwrite:
             raise ValueError(f"{output} exists; pass --overwrite to replace it.")
-        ported = port_file(path, wanted)
+        ported, places = port_file(path, wanted), read(path).places
         if output is None:
             click.echo(ported.code, nl=False)
         else:
@@ -45,21 +46,21 @@ def command(context: click.Context, source: str, output: Path | None, overwrite:
     console = Console(stderr=True)
     if output is not None:
         console.print(Text(f"{', '.join(ported.names)} in {output}"))
-    _list(console, path, "not translated", ported.untranslated)
-    _list(console, path, "to know", ported.notes)
+    _list(console, places, "not translated", ported.untranslated)
+    _list(console, places, "to know", ported.notes)
     context.exit(1 if ported.untranslated else 0)
 
 
-def _list(console: Console, path: Path, title: str, problems: Sequence[Problem]) -> None:
+def _list(console: Console, places: Sequence[Place], title: str, problems: Sequence[Problem]) -> None:
     for line, code, why in problems:
-        console.print(Text(f"{path}:{line}: {title}: {code}: {why}."), soft_wrap=True)
+        console.print(Text(f"{places[line - 1]}: {title}: {code}: {why}."), soft_wrap=True)
 
 
 def _found(source: str) -> tuple[Path, list[str]]:
     """Return the file that a module's name or a path stands for, and the names behind the colon."""
-    module, colon, classes = source.partition(":") if not source.endswith(".py") else (source, "", "")
+    module, colon, classes = source.partition(":")
     wanted = [name.strip() for name in classes.split(",")] if colon else []
-    if module.endswith(".py"):
+    if module.endswith((".py", ".ipynb")):
         return Path(module), wanted
     sys.path.insert(0, os.getcwd())
     try:

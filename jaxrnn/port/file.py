@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxrnn import source
 from jaxrnn.port.classes import Port
 from jaxrnn.port.expressions import Expressions, Problem, Scope
 from jaxrnn.port.modules import SAME_ARGUMENTS
@@ -38,18 +39,18 @@ class Ported:
 
 
 def port_file(path: Path, wanted: Sequence[str] = ()) -> Ported:
-    """Return what `port_source` makes of a file."""
-    return port_source(path.read_text(encoding="utf-8"), wanted, name=path.name)
+    """Return what `port_source` makes of a `.py` file, or of a notebook's cells of code."""
+    return port_source(source.read(path).text, wanted, name=path.name)
 
 
-def port_source(source: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
+def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
     """Return a source's classes of `torch.nn.Module` and functions in JAX, those wanted with what they use.
 
     Without names they are all classes of modules, and all functions in which something of torch is.
 
     Raises ValueError for a name that is not there or is something else, and SyntaxError for what is no Python.
     """
-    tree = ast.parse(source, name)
+    tree = ast.parse(text, name)
     names, bound = Names(tree), bound_by(tree.body)
     modules = _modules(tree, names)
     functions = {n: node for n, node in bound.items() if isinstance(node, ast.FunctionDef)}
@@ -72,7 +73,7 @@ def port_source(source: str, wanted: Sequence[str] = (), *, name: str = "source"
     for device in devices:
         del bound[device]
     chosen = _with_what_they_use(wanted or known, bound)
-    port = Port(Text(source), names, {n: node for n, node in modules.items() if node in chosen}, devices)
+    port = Port(Text(text), names, {n: node for n, node in modules.items() if node in chosen}, devices)
     for node in chosen:
         port.statement(node)
     body = "\n\n".join(_cut(port.text, node) for node in chosen)

@@ -1,6 +1,7 @@
 """What `jaxrnn port` cannot translate is named with its line, and raises at its place; and how the file looks."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import textwrap
@@ -446,6 +447,21 @@ def test_the_command_lists_what_it_could_not_translate_and_exits_with_1(tmp_path
     assert "raise NotImplementedError" in result.stdout
 
 
+def test_a_notebooks_cells_are_ported_together(tmp_path):
+    cells = [
+        "%matplotlib inline\n!pip install torch",
+        HEAD,
+        "class Net(nn.Module):\n    def forward(self, x):\n",
+    ]
+    cells[-1] += "        return torch.fft.rfft(torch.tanh(x))\n\nnet = Net()"
+    notebook = {"cells": [{"cell_type": "code", "source": text} for text in cells]}
+    (tmp_path / "course.ipynb").write_text(json.dumps(notebook))
+    result = CliRunner().invoke(main, ["port", str(tmp_path / "course.ipynb:Net")])
+    assert result.exit_code == 1
+    assert "course.ipynb:cell 3:3: not translated: torch.fft.rfft" in result.stderr
+    assert "class Net(nnx.Module):" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -453,7 +469,7 @@ def test_the_command_lists_what_it_could_not_translate_and_exits_with_1(tmp_path
         (["missing.py"], "No such file"),
         (["{source}:Nothing"], "is called 'Nothing'"),
         (["{source}", "-o", "{taken}"], "pass --overwrite"),
-        (["{broken}"], "invalid syntax"),
+        (["{broken}"], "no Python 3"),
     ],
 )
 def test_an_error_of_the_command_is_one_line_and_exit_code_2(tmp_path, arguments, message):

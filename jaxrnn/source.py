@@ -38,6 +38,7 @@ class Source:
     """A program: its tree, where each of its lines is, and the rules that a line asks to be left out."""
 
     path: str
+    text: str  # of a notebook, that of its cells of code
     tree: ast.Module
     places: tuple[Place, ...]  # of each line, from the first
     ignored: dict[int, frozenset[str]]
@@ -114,7 +115,7 @@ def _source(path: str, text: str, places: list[Place]) -> Source:
         raise ValueError(
             f"{places[line - 1]}: no Python {version} ({error.args[0]}). Mend it, or use the Python that it is for."
         ) from error
-    return Source(path, tree, tuple(places), ignored)
+    return Source(path, text, tree, tuple(places), ignored)
 
 
 def _ignored(text: str) -> dict[int, frozenset[str]]:
