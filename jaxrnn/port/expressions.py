@@ -208,6 +208,10 @@ class Expressions(ast.NodeTransformer):
             of_base = isinstance(receiver, ast.Call) and self.names.full(receiver.func) == "super"
             method = ast.Attribute(receiver, "__call__", ast.Load()) if of_base else receiver
             return ast.Call(method, called.args, called.keywords)
+        if name == "backward":
+            raise UntranslatedError(
+                "a gradient is one of a function, by nnx.value_and_grad: write the step by hand"
+            )
         if name in _OF_MODULES and self.is_tensor(receiver) is not True:
             raise UntranslatedError(_OF_MODULES[name])
         if self._is_fresh_zeros(node):

@@ -14,6 +14,7 @@ from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
 _UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
+_DRAWN = {"uniform_", "normal_", "zero_", "fill_", "copy_", "random_"}  # what parameters are overwritten by
 LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
 
 
@@ -51,7 +52,7 @@ class Function:
         if self._is_dropped(node):
             self.text.remove(node)
             return True
-        if self._sets_initial_values(node):
+        if not isinstance(node, ast.If) and self._sets_initial_values(node):
             self._leave_out(node)
             return False
         if isinstance(node, ast.ClassDef):
@@ -134,12 +135,8 @@ class Function:
             lines.append(ast.unparse(changed or statement))
             problems += found
             self._learn(statement)
-        clip = None
-        if step.clip is not None:
-            arguments = [*step.clip.args[1:], *(k.value for k in step.clip.keywords if k.arg == "max_norm")]
-            clip = ", ".join(ast.unparse(a) for a in arguments)
         if not problems:
-            self.text.insert_above(loop, step.definition(lines, clip))
+            self.text.insert_above(loop, step.definition(lines))
         return problems
 
     # Single statements -----------------------------------------------------------------------------------------
@@ -263,21 +260,25 @@ class Function:
 
     def _sets_initial_values(self, node: ast.stmt) -> bool:
         """Return whether a statement does nothing but overwrite parameters, by `torch.nn.init` say."""
-        if isinstance(node, ast.For):
-            over = [n.attr for n in ast.walk(node.iter) if isinstance(n, ast.Attribute)]
-            return bool({"parameters", "named_parameters", "modules"} & {*over})
-        if isinstance(node, ast.With):
-            return all(self._sets_initial_values(inner) for inner in node.body)
+        if isinstance(node, ast.For | ast.If | ast.With):
+            body = [*node.body, *getattr(node, "orelse", [])]
+            real = [inner for inner in body if not isinstance(inner, ast.Pass | ast.Continue)]
+            over = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+            at_all = not isinstance(node, ast.For) or bool(
+                {"parameters", "named_parameters", "modules"} & over
+            )
+            return at_all and bool(real) and all(self._sets_initial_values(inner) for inner in real)
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             return False
-        name = self.names.of_torch(node.value.func) or ""
         function = node.value.func
-        if name.startswith("torch.nn.init.") or self.names.full(function) == "self.apply":
+        if (self.names.of_torch(function) or "").startswith("torch.nn.init."):
             return True
-        if not (isinstance(function, ast.Attribute) and function.attr.endswith("_")):
+        if not (self.scope.owner and isinstance(function, ast.Attribute)):
             return False
+        if self.names.full(function) == "self.apply":
+            return True
         words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
-        return bool(words & {"weight", "bias", "data"}) and self.names.full(function).startswith("self.")
+        return function.attr in _DRAWN and bool(words & {"weight", "bias", "data"})
 
     def _leave_out(self, node: ast.stmt) -> None:
         self.notes.append(Problem(node.lineno, ast.unparse(node).split("\n")[0], LEFT_OUT))

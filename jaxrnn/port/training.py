@@ -4,10 +4,10 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jaxrnn.port.names import Names
-from jaxrnn.port.rules import UntranslatedError
+from jaxrnn.port.names import Names, used_in
+from jaxrnn.port.rules import UntranslatedError, rule
 
-_LOOKED_AT = {"item", "append", "print", "tolist", "numpy"}  # of numbers, which are there only after the step
+_LOOKED_AT = {"item", "print", "tolist", "numpy"}  # of numbers, which are there only after the step
 _CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "add", "popleft", "appendleft"}
 _CLIP = {"torch.nn.utils.clip_grad_norm_", "torch.nn.utils.clip_grad_norm"}
 
@@ -21,17 +21,18 @@ class Step:
     loss: str
     inside: list[ast.stmt]  # what is differentiated
     gone: list[ast.stmt]  # zero_grad, backward, step and clipping
-    clip: ast.Call | None = None
+    clip: ast.expr | None = None  # max_norm and norm_type, as a tuple
     arguments: list[str] = field(default_factory=list)  # of the step: what the loop sets
     kept: list[str] = field(default_factory=list)  # what else is used afterwards
 
-    def definition(self, lines: Sequence[str], clip: str | None) -> str:
+    def definition(self, lines: Sequence[str]) -> str:
         """Return the code that goes in front of the loop, given that of the statements inside."""
         arguments = ", ".join([self.model, *self.arguments])
         body = "\n".join(f"    {line}" for line in "\n".join(lines).split("\n"))
         aux = f", ({', '.join(self.kept)},)" if self.kept else ""
         found = f"({self.loss}{aux})" if self.kept else self.loss
         options = ", has_aux=True" if self.kept else ""
+        clip = "" if self.clip is None else ast.unparse(self.clip)[1:-1]
         clipped = f"    gradients, _ = jaxrnn.optim.clip_gradients(gradients, {clip})\n" if clip else ""
         outside = ", ".join([self.model, self.optimizer, *self.arguments])
         return (
@@ -68,15 +69,24 @@ def find_step(loop: ast.For | ast.While, function: ast.FunctionDef, names: Names
     loss, optimizer = (ast.unparse(s.value.func.value) for s in (block[index], steps[0]))  # type: ignore[attr-defined]
     clips = [s for s in block[index:] if isinstance(s, ast.Expr) and names.full(_function(s)) in _CLIP]
     gone = [block[index], *steps, *zeroed, *clips]
-    model = _model(block[:index], names, function)
-    first = next(n for n, s in enumerate(block) if _calls(s, model))
-    inside = [s for s in block[first:index] if s not in gone and not _looks_at_numbers(s)]
-    step = Step(model, optimizer, loss, inside, gone, clips[0].value if clips else None)  # type: ignore[arg-type]
-    set_in_loop = _changed(loop)
-    free, bound = _free_and_bound(inside)
-    step.arguments = [name for name in free if name in set_in_loop and name != model]
+    before = [s for s in block[:index] if s not in gone]
+    model = _model(optimizer, before, function)
+    needed = _needed(before, loss)
+    first = next((n for n, s in enumerate(before) if s in needed and model in used_in(s)), None)
+    if first is None:
+        raise UntranslatedError(f"nothing of {model!r} is seen in {loss!r}")
+    # What else asks the model is there too: afterwards it would have other weights.
+    inside = [s for s in before[first:] if s in needed or model in used_in(s)]
+    if looked := [s for s in inside if _looks_at_numbers(s)]:
+        raise UntranslatedError(
+            f"line {looked[0].lineno} looks at a number in the middle of the step; do it afterwards"
+        )
+    step = Step(model, optimizer, loss, inside, gone, _clipped(clips))
+    changed, (free, bound) = _changed(loop), _free_and_bound(inside)
+    step.arguments = [name for name in free if name in changed and name != model]
     elsewhere = _used_elsewhere(function, inside) | {*step.arguments}
-    step.kept = [name for name in bound if name != loss and name in elsewhere]
+    given_back = dict.fromkeys([*bound, *(n for n in step.arguments if n in _changed(*inside))])
+    step.kept = [name for name in given_back if name != loss and name in elsewhere]
     return step
 
 
@@ -99,20 +109,50 @@ def _method(statement: ast.stmt) -> str:
     )
 
 
-def _model(block: Sequence[ast.stmt], names: Names, function: ast.FunctionDef) -> str:
-    """Return the name of the first thing that is called and is a variable: the model, whose output is judged."""
+def _model(optimizer: str, before: Sequence[ast.stmt], function: ast.FunctionDef) -> str:
+    """Return the name of what is trained: whose parameters the optimizer has, or else what is called first."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == [optimizer]:
+            for call in ast.walk(node.value):
+                if (
+                    isinstance(call, ast.Attribute)
+                    and call.attr == "parameters"
+                    and isinstance(call.value, ast.Name)
+                ):
+                    return call.value.id
     known = {a.arg for a in [*function.args.args, *function.args.kwonlyargs]}
-    known |= {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    for statement in block:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known:
-                return node.func.id
+    called = [
+        n.func.id
+        for s in before
+        for n in _inner_first(s)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    ]
+    if found := [name for name in called if name in known]:
+        return found[0]
     raise UntranslatedError("no call of a model is seen in front of backward")
 
 
-def _calls(statement: ast.stmt, name: str) -> bool:
-    calls = (n for n in ast.walk(statement) if isinstance(n, ast.Call))
-    return any(isinstance(call.func, ast.Name) and call.func.id == name for call in calls)
+def _inner_first(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        yield from _inner_first(child)
+    yield node
+
+
+def _clipped(statements: Sequence[ast.stmt]) -> ast.expr | None:
+    if not statements:
+        return None
+    read = rule("parameters max_norm norm_type=2.0 -> ({max_norm}, {norm_type})")
+    return read(statements[0].value, None)  # type: ignore[attr-defined]
+
+
+def _needed(statements: Sequence[ast.stmt], loss: str) -> list[ast.stmt]:
+    """Return the statements that a loss depends on: those that set or change what later ones of them read."""
+    names, found = {loss}, list[ast.stmt]()
+    for statement in reversed(statements):
+        if _changed(statement) & names:
+            found.append(statement)
+            names |= used_in(statement)
+    return found[::-1]
 
 
 def _looks_at_numbers(statement: ast.stmt) -> bool:
@@ -123,10 +163,11 @@ def _looks_at_numbers(statement: ast.stmt) -> bool:
     )
 
 
-def _changed(loop: ast.AST) -> set[str]:
-    """Return the names that a loop sets, and those of what it changes: lists, dictionaries, tensors."""
-    found = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    for node in ast.walk(loop):
+def _changed(*code: ast.AST) -> set[str]:
+    """Return the names that code sets, and those of what it changes: lists, dictionaries, tensors."""
+    nodes = [node for each in code for node in ast.walk(each)]
+    found = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for node in nodes:
         changed: ast.expr | None = None
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             changed = node.value
@@ -145,15 +186,36 @@ def _free_and_bound(statements: Sequence[ast.stmt]) -> tuple[list[str], list[str
     """Return the names that statements read before they set them, and those that they set."""
     free, bound = dict[str, None](), dict[str, None]()
     for statement in statements:
-        read = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
-            read.append(statement.target.id)
-        free |= dict.fromkeys(name for name in read if name not in bound)
-        stored = [
-            n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-        ]
-        bound |= dict.fromkeys(stored)
+        _follow(statement, free, bound)
     return list(free), list(bound)
+
+
+def _follow(node: ast.AST, free: dict[str, None], bound: dict[str, None]) -> None:
+    """Add what a statement reads and sets, what is inside of it in the order in which it runs."""
+    if isinstance(node, ast.For | ast.While | ast.If | ast.With):
+        heads = [node.iter] if isinstance(node, ast.For) else [getattr(node, "test", None)]
+        heads += [item.context_expr for item in getattr(node, "items", [])]
+        for head in filter(None, heads):
+            _read(head, free, bound)
+        for target in [getattr(node, "target", None), *(i.optional_vars for i in getattr(node, "items", []))]:
+            bound |= dict.fromkeys(_stored(target)) if target is not None else {}
+        for statement in [*node.body, *getattr(node, "orelse", [])]:
+            _follow(statement, free, bound)
+        return
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        _read(ast.Name(node.target.id, ast.Load()), free, bound)
+    _read(node, free, bound)
+    bound |= dict.fromkeys(_stored(node))
+
+
+def _read(node: ast.AST, free: dict[str, None], bound: dict[str, None]) -> None:
+    own = {name for n in ast.walk(node) if isinstance(n, ast.comprehension) for name in _stored(n.target)}
+    names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    free |= dict.fromkeys(name for name in names if name not in bound and name not in own)
+
+
+def _stored(node: ast.AST) -> list[str]:
+    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
 def _used_elsewhere(function: ast.FunctionDef, inside: Sequence[ast.stmt]) -> set[str]:

@@ -169,6 +169,88 @@ def test_a_training_step_clips_carries_a_state_and_sums_its_losses(torch):
         np.testing.assert_allclose(jaxrnn.state_dict(twin)[key], value.numpy(), rtol=1e-4, atol=1e-5)
 
 
+STEPS = {
+    "outputs in a list": """
+        outputs = []
+        h = torch.zeros(1, 3)
+        for t in range(x.shape[1]):
+            h = model(x[:, t] + h[:, :2])
+            outputs.append(h)
+        loss = criterion(torch.stack(outputs, 1), y)
+        losses.append(loss.item())
+        last = h
+    """,
+    "a sum over steps": """
+        loss = 0
+        for t in range(x.shape[1]):
+            loss += criterion(model(x[:, t]), y[:, t])
+        last = model(x[:, 0])
+    """,
+    "all in one line": """
+        loss = criterion(model(x), y)
+        last = x
+    """,
+    "metrics in between": """
+        out = model(x)
+        right = (out > 0).sum().item()
+        loss = criterion(out, y)
+        last = out * right
+    """,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("norm", ["0.05", "max_norm=0.02, norm_type=float('inf')"])
+def test_a_training_step_is_found_however_its_loss_is_written(torch, name, norm):
+    body = textwrap.indent(textwrap.dedent(STEPS[name]).strip(), " " * 8)
+    source = HEAD + (
+        "def train(model, optimizer, x, y):\n    criterion, losses = nn.MSELoss(), []\n    for epoch in range(3):\n"
+        f"        optimizer.zero_grad()\n{body}\n        loss.backward()\n"
+        f"        nn.utils.clip_grad_norm_(model.parameters(), {norm})\n        optimizer.step()\n"
+        "    return loss, last\n"
+    )
+    found = port_source(source)
+    assert not found.untranslated
+    import jaxrnn
+
+    theirs, ours = torch.nn.Linear(2, 3), nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    jaxrnn.load_state_dict(ours, theirs.state_dict())
+    x = np.sin(np.arange(16.0)).reshape(2, 4, 2).astype(np.float32)
+    y = np.cos(np.arange(24.0)).reshape(2, 4, 3).astype(np.float32)
+    expected = names_in(source)["train"](
+        theirs, torch.optim.SGD(theirs.parameters(), lr=0.5), torch.from_numpy(x), torch.from_numpy(y)
+    )
+    rule = nnx.Optimizer(ours, jaxrnn.optim.sgd(0.5), wrt=nnx.Param)
+    loss, last = names_in(found.code)["train"](ours, rule, jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(loss, expected[0].detach(), rtol=1e-5)
+    np.testing.assert_allclose(last, expected[1].detach(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jaxrnn.state_dict(ours)["weight"], theirs.weight.detach(), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "for p in model.parameters():\n            loss = loss + p.pow(2).sum()",
+        "for p in model.parameters():\n            p.grad.data.clamp_(-1, 1)",
+        "for p in model.parameters():\n            p.data.add_(p.grad, alpha=-0.1)",
+        "nn.utils.clip_grad_value_(model.parameters(), 1.0)",
+        "nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)",
+    ],
+)
+def test_what_else_is_done_to_parameters_is_never_left_out_in_silence(line):
+    before, after = (f"{line}\n        ", "") if "loss +" in line else ("", f"\n        {line}")
+    found = ported(
+        "def train(model, optimizer, data):\n    for x in data:\n        optimizer.zero_grad()\n"
+        f"        loss = model(x).sum()\n        {before}loss.backward(){after}\n        optimizer.step()\n",
+        "train",
+    )
+    assert found.untranslated
+    assert not found.notes
+    assert "raise NotImplementedError" in found.code
+
+
 def test_comments_layout_and_what_is_not_of_torch_stay():
     found = ported(
         '''
