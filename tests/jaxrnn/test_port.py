@@ -116,9 +116,10 @@ CLASSES: dict[str, tuple[str, str, tuple, Any]] = {
     "attention": ("tutorials", "Seq2Seq", (9, 8), lambda f, i: (i(9, 5, 3), i(8, 4, 3))),
     "a transformer": ("tutorials", "TransformerModel", (9, 8, 2, 16, 2), lambda f, i: (i(9, 5, 3),)),
     "convolutions": ("tutorials", "ConvTower", (3, 8), lambda f, i: (f(4, 6, 3),)),
+    "detached": ("tutorials", "Detached", (3, 4), lambda f, i: (f(5, 2, 3),)),
     "a cell by hand": ("tutorials", "CellByHand", (4, 6), lambda f, i: (f(2, 3, 4),)),
 }
-QUICK = ("the notebook's RNN", "the notebook's LSTM", "packed")
+QUICK = ("the notebook's RNN", "the notebook's LSTM", "packed", "detached")
 
 
 def pair(torch: Any, name: str) -> tuple[Any, Any]:
