@@ -1,8 +1,8 @@
 """Named arrays in files: .safetensors, .npz, .pt and .pth, without running anything that is in them."""
 
 import os
-import secrets
 import zipfile
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from jaxrnn import torch_file
 from jaxrnn.torch_pickle import DTYPES
+from jaxrnn.whole_files import write_whole
 
 
 def write(mapping: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -30,27 +31,11 @@ def write(mapping: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     write_whole(path, lambda file: writer(arrays, file))
 
 
-def write_whole(path: str | os.PathLike[str], writer: Callable[[BinaryIO], Any]) -> None:
-    """Let a function write a file that appears under its name only once all of it is on disk."""
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: no such folder; create it first.")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            writer(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
     """Return the state dict in a .safetensors, .npz, .pt or .pth file; nothing in the file is run.
 
     A training checkpoint, ``{"model_state": {...}, "optimizer_state": {...}, ...}``, holds more than that:
-    `key` says which entry is the state dict, and is never guessed.
+    `key` says which entry is the state dict, "a.b" of one within another, and is never guessed.
 
     Raises ValueError for a file that is damaged or of another kind, and UnpicklingError for a .pt file that
     is damaged or refers to code.
@@ -108,16 +93,39 @@ def _choose(content: Any, key: str | None) -> dict[str, np.ndarray]:
         return content
     if not isinstance(content, dict):
         raise ValueError(f"the file holds a {type(content).__name__}; save a model's state_dict().")
-    entries = [name for name, entry in content.items() if _is_state_dict(entry) and entry]
+    entries = _state_dicts(content)
     if not entries:
         raise ValueError(
             f"no entry of the file is a state dict, of {list(content)}; save a model's state_dict()."
         )
     if key not in entries:
         raise ValueError(
-            f"it holds more than a state dict; name its entry, read(path, key=...) or --key, one of {entries}."
+            "it holds more than a state dict; name its entry, read(path, key=...) or --key, one of "
+            f"{list(entries)[:_SHOWN_ENTRIES]}."
         )
-    return content[key]
+    return entries[key]
+
+
+_SHOWN_ENTRIES = 20
+_SEARCHED_ENTRIES = 1000  # of a dictionary that may contain itself
+
+
+def _state_dicts(content: dict) -> dict[str, dict[str, np.ndarray]]:
+    """Return the state dicts within a checkpoint by their keys, outer ones first: "model", "ema.model"."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    waiting = deque([("", content)])
+    for _ in range(_SEARCHED_ENTRIES):
+        if not waiting:
+            break
+        prefix, outer = waiting.popleft()
+        for name, inner in outer.items():
+            if not (isinstance(name, str) and isinstance(inner, dict) and inner):
+                continue
+            if _is_state_dict(inner):
+                found.setdefault(f"{prefix}{name}", inner)
+            else:
+                waiting.append((f"{prefix}{name}.", inner))
+    return found
 
 
 def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
@@ -185,5 +193,8 @@ _FORMATS: dict[
 def _format(path: str | os.PathLike[str]) -> tuple[Callable, Callable]:
     suffix = Path(path).suffix
     if suffix not in _FORMATS:
-        raise ValueError(f"{path}: suffix {suffix!r} is not one of {list(_FORMATS)}; rename the file.")
+        raise ValueError(
+            f"{path}: suffix {suffix!r} is not one of {list(_FORMATS)}; rename the file. Weights of Keras and ONNX "
+            "are read by jaxrnn.formats.read and `jaxrnn convert`."
+        )
     return _FORMATS[suffix]

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxrnn.checkpoint_files import read_npz, write_npz, write_whole
+from jaxrnn.checkpoint_files import read_npz, write_npz
 from jaxrnn.dropout import dropping
 from jaxrnn.training_state import from_store, pure, to_store
+from jaxrnn.whole_files import write_whole
 
 FORMAT = 1
 _PARTS = ("manifest.json", "program", "weights.npz")

@@ -12,10 +12,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from jaxrnn import checkpoint_files
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.file import port_file
 from jaxrnn.source import Place, read
+from jaxrnn.whole_files import write_whole
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +40,7 @@ def command(context: click.Context, source: str, output: Path | None, overwrite:
         if output is None:
             click.echo(ported.code, nl=False)
         else:
-            checkpoint_files.write_whole(output, lambda file: file.write(ported.code.encode()))
+            write_whole(output, lambda file: file.write(ported.code.encode()))
     except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
         context.fail(" ".join(str(error).split()))
     console = Console(stderr=True)

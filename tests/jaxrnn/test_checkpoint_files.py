@@ -88,6 +88,22 @@ def test_files_of_torch_are_read(torch, tmp_path, dtype, protocol):
 
 
 @pytest.mark.torch
+def test_an_entry_within_an_entry_is_named_by_both(torch, tmp_path):
+    inner, outer = {"w": torch.ones(2)}, {"w": torch.zeros(3)}
+    run = {"ema": {"model": inner, "decay": 0.9}, "model": outer, "a.b": inner, "none": {}}
+    run["optimizer"] = {
+        "state": {0: {"step": torch.tensor(1.0)}},
+        "itself": run,
+    }  # an end is found all the same
+    torch.save(run, tmp_path / "a.pt")
+    np.testing.assert_array_equal(checkpoint_files.read(tmp_path / "a.pt", "ema.model")["w"], [1, 1])
+    np.testing.assert_array_equal(checkpoint_files.read(tmp_path / "a.pt", "model")["w"], [0, 0, 0])
+    np.testing.assert_array_equal(checkpoint_files.read(tmp_path / "a.pt", "a.b")["w"], [1, 1])
+    with pytest.raises(ValueError, match=re.escape("one of ['model', 'a.b', 'ema.model', ")):
+        checkpoint_files.read(tmp_path / "a.pt", "ema")
+
+
+@pytest.mark.torch
 def test_files_of_safetensors_for_torch_are_read(torch, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     tensors = torch_tagger(torch, "bfloat16").state_dict()
