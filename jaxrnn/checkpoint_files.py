@@ -174,6 +174,8 @@ def write_npz(arrays: Mapping[str, np.ndarray], file: BinaryIO) -> None:
                 raise ValueError(
                     f"{name!r}: in an .npz file '|' marks a dtype; rename it or use .safetensors."
                 )
+            if "\0" in name:
+                raise ValueError(f"{name!r}: a zip file ends a name at a zero byte; rename it.")
             if array.dtype.kind == "V":  # bfloat16 and the like, which are not NumPy's own
                 name, array = f"{name}|{array.dtype.name}", array.view(f"u{array.itemsize}")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as record:

@@ -191,6 +191,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ({"w": [1.0]}, "a.pt", TypeError, "'w': expected a name and an array of numbers, got list"),
         ({3: np.ones(1)}, "a.pt", TypeError, "3: expected a name"),
         ({"w": np.array(["x"])}, "a.npz", TypeError, "array of numbers"),
+        ({"a\0b": np.ones(1)}, "a.npz", ValueError, "ends a name at a zero byte"),
         ({"w": np.ones(1, np.uint32)}, "a.pt", TypeError, "uint32 cannot be written to a .pt file"),
     ],
 )
