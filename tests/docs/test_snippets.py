@@ -41,6 +41,7 @@ def test_the_snippets_of_a_page_run_in_order(page, request, tmp_path, monkeypatc
         torch.set_num_threads(1)  # small models; the threads of two frameworks would wait for each other
     if any("pipeline" in program for program in blocks(page)):
         pytest.importorskip("grain")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # it reads this once, when it is imported
     for package in ("keras", "onnxruntime"):
         if any(f"import {package}" in program or f"from {package}" in program for program in blocks(page)):
             pytest.importorskip(package)
