@@ -106,6 +106,7 @@ def test_the_undamaged_file_of_each_kind_is_converted(whole, name, tmp_path):
 QUICK = [name for name in KINDS if not name.endswith(("h5", "hdf5"))]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("name", QUICK)
 @fuzz(60)
 @given(data=st.data())
