@@ -32,8 +32,7 @@ class Group:
 
     def names(self) -> list[str]:
         """Return the names of what is in the group, in alphabetical order."""
-        before = f"{self.path}/"
-        return sorted(path[len(before) :] for path in self._within() if "/" not in path[len(before) :])
+        return sorted(self._found[self.path]["names"])
 
     def group(self, path: str) -> Group | None:
         """Return the group under a path of this group, or None."""
@@ -56,10 +55,12 @@ class Group:
 
     def arrays(self) -> Iterator[str]:
         """Yield the path of every array in this group and those within."""
-        return (path for path in self._within() if "attributes" not in self._found[path])
-
-    def _within(self) -> Iterator[str]:
-        return (path for path in self._found if path.startswith(f"{self.path}/"))
+        for name in self.names():
+            inner = self.group(name)
+            if inner is None:
+                yield f"{self.path}/{name}"
+            else:
+                yield from inner.arrays()
 
 
 def opened(content: bytes) -> Group:
@@ -91,7 +92,12 @@ def _parsed(output: bytes) -> dict[str, Any]:
     """Return {path: what is there}, with the arrays, of what the process wrote."""
     start = 8 + int.from_bytes(output[:8], "little")
     found = json.loads(output[8:start])
-    for item in found.values():
+    for path, item in found.items():
+        if "attributes" in item:
+            item["names"] = []
+        if path:
+            above, _, name = path.rpartition("/")
+            found[above]["names"].append(name)
         if "dtype" in item:
             dtype = np.dtype(ml_dtypes.bfloat16 if item["dtype"] == "bfloat16" else item["dtype"])
             count = int(np.prod(item["shape"], dtype=np.int64))

@@ -40,7 +40,8 @@ def to_onnx(
     with `batch_first`; `h_n`, and `c_n` of an LSTM, [levels * directions, B, H]. T and B are free. The model is of
     opset 14.
 
-    * `lengths`: the model has an input `lengths`, int32 [B]. Beyond them the output is zero.
+    * `lengths`: the model has an input `lengths`, int32 [B]. Beyond them the output is zero. Of a row of length 0
+      the layer returns the initial state, onnxruntime zeros.
     * `initial_state`: the model has inputs `h_0`, and `c_0` of an LSTM. Without, it starts from zeros.
 
     The file appears under its name only once all of it is on disk. Raises NotImplementedError for a layer that

@@ -85,6 +85,18 @@ def test_a_written_layer_comes_back_bit_for_bit(name, dtype, x64, tmp_path):
     assert bits(arrays) == bits(jaxrnn.state_dict(ours))
 
 
+def test_a_row_of_length_0_ends_where_it_starts_if_that_is_zero(tmp_path):
+    """Given another state to start from, onnxruntime returns zeros all the same; the docstring says so."""
+    ours = layer("LSTM", bidirectional=True)
+    formats.to_onnx(ours, tmp_path / "a.onnx", lengths=True)
+    x, lengths = draw(50, 7, 3, 3).astype(np.float32), np.array([7, 0, 2], np.int32)
+    output, (h, c) = ours(x, lengths=lengths)
+    for theirs, each in zip(
+        run(tmp_path / "a.onnx", {"input": x, "lengths": lengths}), (output, h, c), strict=True
+    ):
+        np.testing.assert_allclose(theirs, each, **CLOSE)
+
+
 def test_a_layer_that_drops_is_written_as_it_evaluates(tmp_path):
     ours = layer("GRU", num_layers=2, dropout=0.5)
     formats.to_onnx(ours, tmp_path / "a.onnx")
