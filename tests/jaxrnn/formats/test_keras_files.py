@@ -176,6 +176,24 @@ def test_bfloat16_weights_keep_their_bits(tmp_path):
     np.testing.assert_array_equal(weights.arrays["out.weight"].T, model.get_weights()[0])
 
 
+@pytest.mark.slow
+def test_a_trained_model_brings_neither_its_optimizer_nor_its_masks(tmp_path):
+    """Beside the weights of layers there are moments, metrics, and the states of random numbers."""
+    layers = keras().layers
+    model = sequential(
+        layers.LSTM(3, return_sequences=True, dropout=0.1, recurrent_dropout=0.2, name="rnn"),
+        layers.Dropout(0.3),
+        layers.Dense(2, name="out"),
+    )
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.ones((4, 7, 3)), np.ones((4, 7, 2)), verbose=0)
+    known = dict(zip(KINDS, ({}, {}, AS_TORCH), strict=True))
+    read = [formats.read(saved(model, tmp_path / f"m{kind}"), assume=known[kind]) for kind in KINDS]
+    assert bits(read[0].arrays) == bits(read[1].arrays) == bits(read[2].arrays)
+    assert {name.partition(".")[0] for name in read[0].arrays} == {"rnn", "out"}
+    np.testing.assert_array_equal(read[0].arrays["out.bias"], model.get_weights()[-1])
+
+
 # Files of older Keras, written by hand as it wrote them
 
 
