@@ -7,7 +7,8 @@ A `.pt` file is an uncompressed zip archive, inside one folder::
     byteorder    "little" or "big"
     version      "3"
 
-The pickle is a program, so it is not given to Python's `pickle`: `jaxrnn.torch_pickle` reads it.
+The pickle is a program, so it is not given to Python's `pickle`: `jaxrnn.torch_pickle` reads it. Files of before
+PyTorch 1.6 are no archives; `jaxrnn.torch_legacy_file` knows them.
 
 Source of the format: https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
@@ -24,10 +25,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxrnn import torch_pickle
+from jaxrnn import torch_legacy_file, torch_pickle
 from jaxrnn.torch_pickle import RESAVE, STORAGES, Storage, StorageType, damaged
 
-_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that opens files of torch < 1.6
 _ALIGNMENT = 64  # torch aligns storages so that torch.load(mmap=True) can use them in place
 
 
@@ -41,13 +41,17 @@ def load(file: BinaryIO) -> Any:
     what tensors and plain containers need.
     """
     try:
+        if torch_legacy_file.starts(file):
+            return torch_legacy_file.load(file)
         with zipfile.ZipFile(file) as archive:
             reader = _Reader(archive, _size(file))
             return torch_pickle.run(reader.record("data.pkl"), reader.storage)
     except UnpicklingError:
         raise
     except zipfile.BadZipFile as error:
-        raise UnpicklingError(_not_a_zip(file, error)) from error
+        raise UnpicklingError(
+            f"this is not a file of torch.save, or it is damaged ({error}). {RESAVE}"
+        ) from error
     except Exception as error:  # whatever zipfile and pickletools say of damaged bytes
         raise damaged(f"{type(error).__name__}: {error}") from error
 
@@ -74,16 +78,6 @@ def _size(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     return size
-
-
-def _not_a_zip(file: BinaryIO, error: Exception) -> str:
-    file.seek(0)
-    if file.read(len(_LEGACY_START)) == _LEGACY_START:
-        return (
-            "this is the format torch wrote before 1.6, which is not read here. Load it in PyTorch with "
-            "torch.load(path, weights_only=True) and save it again with torch.save."
-        )
-    return f"this is not a file of torch.save, or it is damaged ({error}). {RESAVE}"
 
 
 class _Reader:

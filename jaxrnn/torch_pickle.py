@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -65,10 +65,10 @@ class Storage:
         return self.values.dtype
 
 
-def run(program: bytes, storage: Callable[[Any], Storage]) -> Any:
-    """Return the object that a pickle builds, with NumPy arrays for tensors.
+def run(program: bytes | BinaryIO, storage: Callable[[Any], Storage]) -> Any:
+    """Return the object that a pickle builds, with NumPy arrays for tensors; a file is read as far as its pickle.
 
-    `storage` returns what a persistent id ``("storage", type, key, device, number of elements)`` stands for.
+    `storage` returns what a persistent id ``("storage", type, key, device, number of elements, ...)`` stands for.
 
     Raises `UnpicklingError` for a name or an opcode that no checkpoint needs, and whatever `pickletools` or
     the machine meet in damaged bytes.
@@ -185,7 +185,7 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def run(self, program: bytes) -> Any:
+    def run(self, program: bytes | BinaryIO) -> Any:
         for opcode, argument, _ in pickletools.genops(program):
             self.step(opcode.name, argument)
         (result,) = self.stack

@@ -160,7 +160,6 @@ def test_records_cannot_claim_more_than_the_file(tmp_path):
     [
         (b"", "not a file of torch.save"),
         (b"hello", "not a file of torch.save"),
-        (torch_file._LEGACY_START + b"rest", "before 1.6"),
         (torch_zip(b"", folder="a/b"), "no data.pkl"),
         (torch_zip(b""), "damaged"),
         (torch_zip(b"\x80\x02}"), "damaged"),
@@ -175,13 +174,10 @@ def test_other_kinds_of_file_are_named(tmp_path, content, match):
 
 
 @pytest.mark.torch
-def test_whole_modules_and_old_files_of_torch_are_refused(torch, tmp_path):
+def test_whole_modules_and_repeated_storages_of_torch_are_refused(torch, tmp_path):
     content = io.BytesIO()
     torch.save(torch.nn.Linear(1, 1), content)
     refused(tmp_path, content.getvalue(), r"'torch\.nn\.modules\.linear\.Linear'.*state_dict\(\)")
-    content = io.BytesIO()
-    torch.save(torch.nn.Linear(1, 1).state_dict(), content, _use_new_zipfile_serialization=False)
-    refused(tmp_path, content.getvalue(), "before 1.6")
     content = io.BytesIO()
     torch.save({"w": torch.ones(1).expand(3)}, content)
     refused(tmp_path, content.getvalue(), r"\.contiguous\(\)")
