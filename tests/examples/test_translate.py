@@ -1,6 +1,4 @@
-"""Letters to sounds: distances, alignments and splits are what they say, and g2p_en's network is itself."""
-
-import io
+"""Letters to sounds: distances, alignments and splits are what they say; test_moved.py has g2p_en's network."""
 
 import numpy as np
 import pytest
@@ -9,8 +7,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 from examples import translate
-from examples.common import packages
-from examples.translate import EOS, SIZES, Words, align, distance, load, pronounce, published, usual_sounds
+from examples.translate import EOS, SIZES, Words, align, distance, load, pronounce, usual_sounds
 
 
 def test_a_distance_is_the_fewest_edits_from_one_to_the_other():
@@ -57,36 +54,3 @@ def test_no_word_is_on_two_sides_and_every_target_ends():
     ends = train.target[np.arange(len(train.spelled)), train.target_lengths - 1]
     assert (ends == EOS).all()
     assert (train.target == EOS).sum() == len(train.spelled)
-
-
-def test_the_published_network_says_what_its_own_equations_say():
-    """Its package computes in NumPy; so does this, from the equations of a GRU as cuDNN has it."""
-    network, phones = published()
-    with np.load(io.BytesIO(packages.G2P_EN.read("g2p_en/checkpoint20.npz")), allow_pickle=False) as file:
-        w = {name: file[name].astype(np.float64) for name in file}
-
-    def sigmoid(x):
-        return 1 / (1 + np.exp(-x))
-
-    def step(x, h, part):
-        i = w[f"{part}_w_ih"] @ x + w[f"{part}_b_ih"]
-        a = w[f"{part}_w_hh"] @ h + w[f"{part}_b_hh"]
-        (ir, iz, n), (hr, hz, hn) = np.split(i, 3), np.split(a, 3)
-        z = sigmoid(iz + hz)
-        return (1 - z) * np.tanh(n + sigmoid(ir + hr) * hn) + z * h
-
-    word, said = "recurrent", ["R", "IH0", "K", "ER1", "AH0", "N", "T"]
-    tokens = [*(3 + ord(letter) - ord("a") for letter in word), 2]
-    h = np.zeros(256)
-    for token in tokens:
-        h = step(w["enc_emb"][token], h, "enc")
-    token, logits, found = 2, [], []
-    while token != 3:
-        h = step(w["dec_emb"][token], h, "dec")
-        logits.append(w["fc_w"] @ h + w["fc_b"])
-        token = int(logits[-1].argmax())
-        found.append(token)
-    assert [phones[token - 4] for token in found[:-1]] == said
-    source, target = np.array([tokens]), np.array([[2, *found[:-1]]])
-    ours = network(source, target)[0]
-    np.testing.assert_allclose(ours, np.array(logits), rtol=1e-4, atol=1e-4)  # float32, eighteen steps

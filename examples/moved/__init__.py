@@ -1,0 +1,1 @@
+"""Trained recurrent networks that packages publish, moved into jaxrnn: `python -m examples.moved`."""
