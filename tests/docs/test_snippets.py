@@ -50,7 +50,7 @@ def test_the_snippets_of_a_page_run_in_order(page, request, tmp_path, monkeypatc
 
 
 def test_the_guide_for_migrating_teams_has_snippets():
-    assert len(blocks("docs/migrating.md")) > 10
+    assert len(blocks("docs/migrate.md")) > 10
 
 
 @pytest.mark.slow
