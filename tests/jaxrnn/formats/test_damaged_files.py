@@ -117,7 +117,7 @@ def test_a_damaged_file_is_converted_whole_or_refused(whole, tmp_path, name, dat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-@fuzz(800)
+@fuzz(1000)
 @given(data=st.data())
 def test_thousands_of_damaged_files_are_converted_whole_or_refused(whole, tmp_path, name, data):
     (tmp_path / name).write_bytes(damage(data, whole[name]))
