@@ -4,13 +4,22 @@ import ast
 import copy
 from dataclasses import dataclass, field
 
-from jaxrnn.port.expressions import Expressions, Problem, Scope
-from jaxrnn.port.modules import MODULES, SAME_ARGUMENTS
+from jaxrnn.port.expressions import Problem, Scope
+from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
 from jaxrnn.port.statements import Function
 from jaxrnn.port.text import Text
 
-_DRAWING = {*SAME_ARGUMENTS.split(), "Linear", "Dropout", "Embedding", "EmbeddingBag", "Conv1d", "LayerNorm"}
+# What draws its parameters, where it is called in a constructor.
+_DRAWING = {
+    *LAYERS,
+    *(
+        f"torch.nn.{name}"
+        for name in ("Linear", "Dropout", "Embedding", "EmbeddingBag", "Conv1d", "LayerNorm")
+    ),
+    "torch.randn",
+    "torch.rand",
+}
 _NUMBERS = {"int", "float", "bool", "str"}
 
 
@@ -37,16 +46,9 @@ class Port:
             self._function(Scope(devices={*self.devices}), set()).block([node])
 
     def _class(self, node: ast.ClassDef) -> None:
-        emptied = copy.deepcopy(node)
-        emptied.body, emptied.decorator_list = [ast.Pass()], []
-        expressions = Expressions(self.names, Scope(), set())
-        changed = expressions.visit(emptied)
-        self.untranslated += expressions.problems
-        self.text.replace_header(
-            node, ast.unparse(ast.fix_missing_locations(changed)).removesuffix("\n    pass")
-        )
+        self._function(Scope(), set()).header(node)
         scope = self.scopes[node.name] = self._inherited(node)
-        bases = {self.names.full(base) for base in node.bases}
+        bases = self.names.bases(node)
         methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
         for statement in sorted(node.body, key=lambda n: getattr(n, "name", "") != "__init__"):
             if statement in methods:
@@ -100,27 +102,22 @@ class Port:
             found = more
 
     def _draws(self, node: ast.ClassDef, known: set[str]) -> bool:
-        known = known | {f"torch.nn.{name}" for name in SAME_ARGUMENTS.split()}
+        """Return whether a constructor draws, if it is known which of the other classes' do."""
+        base_draws = bool(self.names.bases(node) & {*known, *LAYERS})
         own = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
         if own is None:
-            return bool({self.names.full(base) for base in node.bases} & known)
-        calls = [n.func for n in ast.walk(own) if isinstance(n, ast.Call)]
-        constructs_base = any(self.names.full(f) == "super" for f in calls)
-        if constructs_base and {self.names.full(base) for base in node.bases} & known:
+            return base_draws
+        called = {self.names.full(n.func) for n in ast.walk(own) if isinstance(n, ast.Call)}
+        if called & (_DRAWING | known) or ("super" in called and base_draws):
             return True
-        for function in calls:
-            name = self.names.full(function)
-            drawn = name.startswith("torch.nn.") and name.rpartition(".")[2] in _DRAWING
-            if drawn or name in known or name in ("torch.randn", "torch.rand"):
-                return True
-        return any(
-            (self.names.of_torch(n) or "").removeprefix("torch.nn.") in SAME_ARGUMENTS.split()
-            or (
-                isinstance(n, ast.Call)
-                and self.names.full(n.func) == "getattr"
-                and self.names.of_torch(n.args[0]) == "torch.nn"
-            )
-            for n in ast.walk(own)
+        return any(self.names.of_torch(n) in LAYERS or self._chosen_by_name(n) for n in ast.walk(own))
+
+    def _chosen_by_name(self, node: ast.AST) -> bool:
+        """Return whether it is ``getattr(nn, ...)``."""
+        return (
+            isinstance(node, ast.Call)
+            and self.names.full(node.func) == "getattr"
+            and self.names.of_torch(node.args[0]) == "torch.nn"
         )
 
 
@@ -143,4 +140,4 @@ def _defaults(node: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
     return [*zip(arguments, defaults, strict=True), *named]
 
 
-assert {*MODULES} >= _DRAWING
+assert {name.removeprefix("torch.nn.") for name in _DRAWING} - {"torch.randn", "torch.rand"} <= {*MODULES}

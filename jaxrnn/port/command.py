@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxrnn.port.expressions import Problem
-from jaxrnn.port.file import port_file
+from jaxrnn.port.file import port_source
 from jaxrnn.source import Place, read
 from jaxrnn.whole_files import write_whole
 
@@ -36,7 +36,8 @@ def command(context: click.Context, source: str, output: Path | None, overwrite:
         path, wanted = _found(source)
         if output is not None and output.exists() and not overwrite:
             raise ValueError(f"{output} exists; pass --overwrite to replace it.")
-        ported, places = port_file(path, wanted), read(path).places
+        program = read(path)
+        ported = port_source(program.text, wanted, name=path.name)
         if output is None:
             click.echo(ported.code, nl=False)
         else:
@@ -46,8 +47,8 @@ def command(context: click.Context, source: str, output: Path | None, overwrite:
     console = Console(stderr=True)
     if output is not None:
         console.print(Text(f"{', '.join(ported.names)} in {output}"))
-    _list(console, places, "not translated", ported.untranslated)
-    _list(console, places, "to know", ported.notes)
+    _list(console, program.places, "not translated", ported.untranslated)
+    _list(console, program.places, "to know", ported.notes)
     context.exit(1 if ported.untranslated else 0)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
 from jaxrnn.port.methods import METHODS, SHARED, TORCHS_ALONE
-from jaxrnn.port.modules import MODULES, SAME_ARGUMENTS
+from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
 
@@ -52,9 +52,15 @@ CLASSES = {
         ("torch.Tensor", "torch.FloatTensor", "torch.LongTensor", "torch.IntTensor", "torch.BoolTensor"),
         "jax.Array",
     ),
-    **{f"torch.nn.{name}": f"jaxrnn.{name}" for name in SAME_ARGUMENTS.split()},
+    **LAYERS,
 }
-NUMBERS = {"torch.pi": "jnp.pi", "torch.inf": "jnp.inf", "torch.nan": "jnp.nan", "torch.e": "jnp.e"}
+# Numbers, and functions that are handed on, not called.
+VALUES = {
+    "torch.pi": "jnp.pi", "torch.inf": "jnp.inf", "torch.nan": "jnp.nan", "torch.e": "jnp.e",
+    "torch.tanh": "jnp.tanh", "torch.exp": "jnp.exp", "torch.relu": "jax.nn.relu",
+    "torch.sigmoid": "jax.nn.sigmoid", "torch.nn.functional.sigmoid": "jax.nn.sigmoid",
+    "torch.nn.functional.tanh": "jnp.tanh", "torch.nn.functional.relu": "jax.nn.relu",
+}  # fmt: skip
 _OF_SEQUENCES = {
     "pack_padded_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence", "pack_sequence",
     "unpack_sequence", "invert_permutation", "PackedSequence",
@@ -128,12 +134,9 @@ class Expressions(ast.NodeTransformer):
         if name == "torch.cuda.is_available":
             return ast.Constant(False)
         if head == "torch.nn" and last in MODULES:
-            made = MODULES[last](node, None)
-            if (
-                "rngs" in {n.id for n in ast.walk(made) if isinstance(n, ast.Name)}
-                and not self.scope.has_rngs
-            ):
-                raise UntranslatedError("layers are made in __init__, where rngs is")
+            made = MODULES[last](node)
+            if "rngs" in {n.id for n in ast.walk(made) if isinstance(n, ast.Name)}:
+                self._need_rngs("layers are made in __init__, where rngs is")
             return made
         if name in CLASSES and last == "Tensor" and node.args:
             raise UntranslatedError(
@@ -141,7 +144,11 @@ class Expressions(ast.NodeTransformer):
             )
         if name not in FUNCTIONS:
             raise UntranslatedError("there is no rule for it")
-        return FUNCTIONS[name](node, None)
+        return FUNCTIONS[name](node)
+
+    def _need_rngs(self, why: str) -> None:
+        if not self.scope.has_rngs:
+            raise UntranslatedError(why)
 
     def _optimizer(self, rule: Rule, node: ast.Call) -> ast.expr:
         """Rewrite an optimizer of all parameters of a model; for groups of them there is no rule."""
@@ -149,13 +156,12 @@ class Expressions(ast.NodeTransformer):
         if not (isinstance(of, ast.Call) and getattr(of.func, "attr", "") == "parameters"):
             raise UntranslatedError("only an optimizer of model.parameters() is known")
         model = of.func.value  # type: ignore[attr-defined]
-        rule_of = rule(self._with_arguments(ast.Call(node.func, node.args[1:], node.keywords)), None)
+        rule_of = rule(self._with_arguments(ast.Call(node.func, node.args[1:], node.keywords)))
         return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
 
     def _random(self, name: str, node: ast.Call) -> ast.expr:
-        if not self.scope.has_rngs:
-            raise UntranslatedError("random numbers come from a stream: pass them in as an argument")
-        given = bind(node, ["*size"])
+        self._need_rngs("random numbers come from a stream: pass them in as an argument")
+        given = bind(node, "*size")
         given["size"] = _as_shape(given["size"])
         return fill(f"jax.random.{_DRAWN[name]}(rngs.params(), {{size}})", given)
 
@@ -170,16 +176,15 @@ class Expressions(ast.NodeTransformer):
     def holds_layers(self, node: ast.AST) -> bool:
         """Return whether an expression is one of some classes of layers, say by a dictionary of them."""
         return any(
-            (self.names.of_torch(n) or "").removeprefix("torch.nn.") in SAME_ARGUMENTS.split()
+            self.names.of_torch(n) in LAYERS
             for n in ast.walk(node)
             if isinstance(n, ast.Attribute | ast.Name)
         ) and not any(isinstance(n, ast.Call) for n in ast.walk(node))
 
     def _layer(self, node: ast.Call) -> ast.expr:
-        if not self.scope.has_rngs:
-            raise UntranslatedError("layers are made in __init__, where rngs is")
+        self._need_rngs("layers are made in __init__, where rngs is")
         function = node.func
-        made = MODULES["LSTM"](self._with_arguments(node), None)
+        made = MODULES["LSTM"](self._with_arguments(node))
         assert isinstance(made, ast.Call)
         if isinstance(function, ast.Call):  # getattr(nn, name)
             made.func = fill("getattr(jaxrnn, {name})", {"name": self.visit(function.args[1])})
@@ -188,10 +193,7 @@ class Expressions(ast.NodeTransformer):
         return made
 
     def _drawn(self, node: ast.Call) -> ast.expr:
-        if not self.scope.has_rngs:
-            raise UntranslatedError(
-                "it draws its parameters: make it in __init__, where rngs is, or pass rngs="
-            )
+        self._need_rngs("it draws its parameters: make it in __init__, where rngs is, or pass rngs=")
         node.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
         return node
 
@@ -256,9 +258,8 @@ class Expressions(ast.NodeTransformer):
 
     def _fresh_zeros(self, node: ast.Call) -> ast.expr:
         made = node.func.value  # type: ignore[attr-defined]
-        dtype = "jnp.float32"  # of weights, by which such tensors are made
-        given = bind(self._with_arguments(made), ["*size"])
-        return fill(f"jnp.zeros({{size}}, {dtype})", given)
+        # Of float32, as the weights by which such tensors are made.
+        return fill("jnp.zeros({size}, jnp.float32)", bind(self._with_arguments(made), "*size"))
 
     # What is named ---------------------------------------------------------------------------------------------
 
@@ -300,9 +301,7 @@ class Expressions(ast.NodeTransformer):
 
     def _named(self, name: str, node: ast.expr) -> ast.expr:
         head, _, last = name.rpartition(".")
-        code = CLASSES.get(name) or NUMBERS.get(name) or (DTYPES.get(last) if head == "torch" else None)
-        if code is None and f"torch.{last}" in FUNCTIONS and head in ("torch", "torch.nn.functional"):
-            code = _function_of(last)
+        code = CLASSES.get(name) or VALUES.get(name) or (DTYPES.get(last) if head == "torch" else None)
         if code is None:
             return self._refuse(node, "there is no rule for it")
         return ast.copy_location(ast.parse(code, mode="eval").body, node)
@@ -372,12 +371,6 @@ class Expressions(ast.NodeTransformer):
             return "dtype"
         head, _, last = (self.names.of_torch(node) or "").rpartition(".")
         return DTYPES.get(last) if head == "torch" else None
-
-
-def _function_of(name: str) -> str | None:
-    """Return what a function that is handed on, not called, is in JAX."""
-    alike = {"tanh": "jnp.tanh", "relu": "jax.nn.relu", "sigmoid": "jax.nn.sigmoid", "exp": "jnp.exp"}
-    return alike.get(name)
 
 
 def _as_shape(size: ast.expr) -> ast.expr:

@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxrnn import source
 from jaxrnn.port.classes import Port
 from jaxrnn.port.expressions import Expressions, Problem, Scope
-from jaxrnn.port.modules import SAME_ARGUMENTS
+from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, bound_by, used_in
 from jaxrnn.port.text import Text
 
@@ -95,10 +95,8 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
 def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
     found: dict[str, ast.ClassDef] = {}
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            bases = {names.full(base) for base in node.bases}
-            if bases & {"torch.nn.Module", *(f"torch.nn.{name}" for name in SAME_ARGUMENTS.split()), *found}:
-                found[node.name] = node
+        if isinstance(node, ast.ClassDef) and names.bases(node) & {"torch.nn.Module", *LAYERS, *found}:
+            found[node.name] = node
     return found
 
 

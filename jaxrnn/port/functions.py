@@ -11,7 +11,7 @@ def _max_or_min(name: str) -> Rule:
     """`torch.max` takes all of a tensor, an axis of it (then it gives indices too), or the larger of two."""
 
     def rewrite(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
-        given = _bind(call, receiver, "input dim? keepdim?")
+        given = bind(call, "input dim? keepdim?", receiver)
         if "dim" not in given:
             return fill(f"jnp.{name}({{input}})", given)
         if whole(given["dim"]) is None and given["dim"] in call.args:
@@ -24,17 +24,9 @@ def _max_or_min(name: str) -> Rule:
     return rewrite
 
 
-def _bind(call: ast.Call, receiver: ast.expr | None, signature: str) -> dict[str, ast.expr]:
-    """Return the arguments of a function, the first of which is the receiver if it is called as a method."""
-    if receiver is None:
-        return bind(call, signature.split())
-    first, *others = signature.split()
-    return {first: receiver, **bind(call, others)}
-
-
 def _split(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
     """Rewrite torch's split, whose sizes are those of the parts; NumPy's are the places between them."""
-    given = _bind(call, receiver, "tensor split_size_or_sections dim=0")
+    given = bind(call, "tensor split_size_or_sections dim=0", receiver)
     sizes = given["split_size_or_sections"]
     if isinstance(sizes, ast.List | ast.Tuple):
         return fill("jnp.split({tensor}, np.cumsum({split_size_or_sections})[:-1], axis={dim})", given)
@@ -49,7 +41,7 @@ def _split(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
 
 def _softmax(name: str) -> Rule:
     def rewrite(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
-        given = _bind(call, receiver, "input dim?")
+        given = bind(call, "input dim?", receiver)
         if "dim" not in given:
             raise UntranslatedError(
                 "without dim torch chooses the axis by the number of axes; say which one is meant"
@@ -60,7 +52,7 @@ def _softmax(name: str) -> Rule:
 
 
 def _flatten(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
-    given = _bind(call, receiver, "input start_dim=0 end_dim=-1")
+    given = bind(call, "input start_dim=0 end_dim=-1", receiver)
     start, end = whole(given["start_dim"]), whole(given["end_dim"])
     if (start, end) == (0, -1):
         return fill("{input}.reshape(-1)", given)
@@ -93,8 +85,8 @@ _ELEMENTWISE = (
     "exp log log1p log2 expm1 sqrt sin cos tan tanh abs sign floor ceil isnan isinf isfinite square sinh cosh"
 )
 
-# Of a tensor: functions of torch and methods alike.
-OF_ONE: dict[str, str] = {
+# Of a tensor, and of nothing else.
+_OF_ONE: dict[str, str] = {
     **{name: f"jnp.{name}({{input}})" for name in _ELEMENTWISE.split()},
     "sigmoid": "jax.nn.sigmoid({input})",
     "relu": "jax.nn.relu({input})",
@@ -105,8 +97,8 @@ OF_ONE: dict[str, str] = {
     "numel": "{input}.size",
 }
 
-# With further arguments, functions of torch and methods alike: what follows the tensor, and the code.
-OF_MORE: dict[str, str] = {
+# What follows the tensor, and the code.
+_OF_MORE: dict[str, str] = {
     "sum": f"dim? keepdim? -> jnp.sum({{input}}{_OPTIONS})",
     "mean": f"dim? keepdim? -> jnp.mean({{input}}{_OPTIONS})",
     "prod": f"dim? keepdim? -> jnp.prod({{input}}{_OPTIONS})",
@@ -150,7 +142,10 @@ OF_MORE: dict[str, str] = {
     "triu": "diagonal=0 -> jnp.triu({input}, {diagonal})",
 }
 
-SPECIAL: dict[str, Rule] = {
+# What torch has as functions and as methods of tensors.
+OF_TENSORS: dict[str, Rule] = {
+    **{name: rule(f"input -> {code}") for name, code in _OF_ONE.items()},
+    **{name: rule(f"input {line}") for name, line in _OF_MORE.items()},
     "max": _max_or_min("max"),
     "min": _max_or_min("min"),
     "split": _split,
@@ -227,9 +222,7 @@ def _loss(name: str) -> Rule:
 
 FUNCTIONS: dict[str, Rule] = {
     **{f"torch.nn.{torchs}": _loss(ours) for torchs, ours in _LOSSES.items()},
-    **{f"torch.{name}": rule(f"input -> {code}") for name, code in OF_ONE.items()},
-    **{f"torch.{name}": rule(f"input {line}") for name, line in OF_MORE.items()},
-    **{f"torch.{name}": special for name, special in SPECIAL.items()},
+    **{f"torch.{name}": known for name, known in OF_TENSORS.items()},
     **{f"torch.nn.functional.{name}": rule(line) for name, line in _FUNCTIONAL.items()},
     "torch.nn.functional.softmax": _softmax("softmax"),
     "torch.nn.functional.log_softmax": _softmax("log_softmax"),

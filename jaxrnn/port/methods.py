@@ -2,30 +2,28 @@
 
 import ast
 
-from jaxrnn.port.functions import OF_MORE, OF_ONE, SPECIAL
+from jaxrnn.port.functions import OF_TENSORS
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill, rule, whole
 
 
-def _of_receiver(template: str) -> str:
-    return template.replace("{input}", "{self}")
-
-
 def _size(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
-    given = bind(call, ["dim?"]) | {"self": receiver}
-    return fill("{self}.shape[{dim}]" if "dim" in given else "{self}.shape", given)  # type: ignore[arg-type]
+    given = bind(call, "self dim?", receiver)
+    return fill("{self}.shape[{dim}]" if "dim" in given else "{self}.shape", given)
 
 
 def _view(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
     """Rewrite a view as a reshape, which has the same numbers in the same order."""
     if [k.arg for k in call.keywords] not in ([], ["shape"], ["size"]):
         raise UntranslatedError("a view as another dtype is jax.lax.bitcast_convert_type")
-    function = ast.Attribute(receiver, "reshape", ast.Load())  # type: ignore[arg-type]
+    assert receiver is not None
+    function = ast.Attribute(receiver, "reshape", ast.Load())
     return ast.Call(function, [*call.args, *(k.value for k in call.keywords)], [])
 
 
 def _expand(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
     """Rewrite expand, where -1 stands for the tensor's own size; axes are counted from behind."""
-    sizes = bind(call, ["*size"])["size"]
+    given = bind(call, "self *size", receiver)
+    sizes = given["size"]
     elements = sizes.elts if isinstance(sizes, ast.Tuple | ast.List) else None
     if elements is None or any(isinstance(e, ast.Starred) for e in elements):
         raise UntranslatedError("write the sizes out one by one")
@@ -33,21 +31,16 @@ def _expand(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
     if any(kept) and not isinstance(receiver, ast.Name):
         raise UntranslatedError("-1 needs the tensor's size: give the tensor a name first")
     shape = [
-        fill(f"{{self}}.shape[{place - len(kept)}]", {"self": receiver}) if keep else element  # type: ignore[dict-item]
+        fill(f"{{self}}.shape[{place - len(kept)}]", given) if keep else element
         for place, (keep, element) in enumerate(zip(kept, elements, strict=True))
     ]
-    return fill(
-        "jnp.broadcast_to({self}, {shape})",
-        {"self": receiver, "shape": ast.Tuple(shape, ast.Load())},  # type: ignore[dict-item]
-    )
+    return fill("jnp.broadcast_to({self}, {shape})", {**given, "shape": ast.Tuple(shape, ast.Load())})
 
 
 def _to(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
     """Rewrite `to` with a dtype, positional or named; devices are left out before."""
-    dtypes = [*call.args, *(k.value for k in call.keywords if k.arg == "dtype")]
-    if not dtypes:
-        return receiver  # type: ignore[return-value]
-    return fill("{self}.astype({dtype})", {"self": receiver, "dtype": dtypes[0]})  # type: ignore[dict-item]
+    given = bind(call, "self dtype?", receiver)
+    return fill("{self}.astype({dtype})" if "dtype" in given else "{self}", given)
 
 
 _TENSOR = {
@@ -78,10 +71,8 @@ _TENSOR = {
 }
 
 METHODS: dict[str, Rule] = {
-    **{name: rule(f"-> {_of_receiver(code)}") for name, code in OF_ONE.items()},
-    **{name: rule(_of_receiver(line)) for name, line in OF_MORE.items()},
-    **SPECIAL,
-    **{name: rule(line) for name, line in _TENSOR.items()},
+    **OF_TENSORS,
+    **{name: rule(f"self {line}") for name, line in _TENSOR.items()},
     "size": _size,
     "view": _view,
     "expand": _expand,
@@ -89,19 +80,8 @@ METHODS: dict[str, Rule] = {
 }
 # Methods that lists, strings and dicts have too, and arrays of JAX under the same name with the same meaning.
 SHARED = {
-    "item",
-    "tolist",
-    "append",
-    "extend",
-    "insert",
-    "pop",
-    "items",
-    "keys",
-    "values",
-    "get",
-    "format",
-    "join",
-}
+    "item", "tolist", "append", "extend", "insert", "pop", "items", "keys", "values", "get", "format", "join",
+}  # fmt: skip
 # Methods that nothing but a tensor has, and that return one.
 TORCHS_ALONE = {
     "clone", "contiguous", "cuda", "detach", "expand", "float", "log_softmax", "long", "masked_fill", "new_ones",

@@ -5,10 +5,11 @@ import ast
 from jaxrnn.port.rules import MEANINGLESS, Rule, UntranslatedError, rule
 
 # Classes of this package with torch's arguments in torch's order, whose parameters are drawn from `rngs`.
-SAME_ARGUMENTS = (
+_SAME_ARGUMENTS = (
     "RNN GRU LSTM RNNCell GRUCell LSTMCell MultiheadAttention Transformer TransformerEncoder TransformerDecoder "
     "TransformerEncoderLayer TransformerDecoderLayer"
 )
+LAYERS = {f"torch.nn.{name}": f"jaxrnn.{name}" for name in _SAME_ARGUMENTS.split()}
 _DRAWN = "Conv1d Embedding EmbeddingBag"
 _PLAIN = "ReLU Tanh Sigmoid SiLU SELU Identity Hardsigmoid"
 
@@ -95,7 +96,7 @@ def _module_list(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
 
 
 MODULES: dict[str, Rule] = {
-    **{name: _with_rngs(f"jaxrnn.{name}") for name in SAME_ARGUMENTS.split()},
+    **{name: _with_rngs(f"jaxrnn.{name}") for name in _SAME_ARGUMENTS.split()},
     **{name: _with_rngs(f"jaxrnn.migration.{name}") for name in _DRAWN.split()},
     **{name: _activation(name) for name in _PLAIN.split()},
     **{name: rule(line) for name, line in _LINES.items()},

@@ -38,6 +38,10 @@ class Names:
         name = ".".join([self.imported.get(node.id, node.id), *reversed(parts)])
         return SAME.get(name, name)
 
+    def bases(self, node: ast.ClassDef) -> set[str]:
+        """Return the full names of a class's bases."""
+        return {self.full(base) for base in node.bases}
+
     def of_torch(self, node: ast.AST) -> str | None:
         """Return the full name of what belongs to torch, or None."""
         name = self.full(node)

@@ -2,17 +2,17 @@
 
 A rule is a line of text, ``"input dim=0 keepdim? -> jnp.sum({input}, axis={dim}[, keepdims={keepdim}])"``: in front
 the arguments in torch's order, required, with a default, or optional (?); behind it the code, where what stands in
-square brackets is left out if the optional argument in it is. ``*sizes`` takes all positional arguments as a tuple,
-and ``.keepdim`` is an argument that has to be named.
+square brackets is left out if the optional argument in it is. ``*sizes`` takes all positional arguments as a
+tuple, and ``.keepdim`` has to be named. Of a method, the first argument is what it is called of.
 """
 
 import ast
 import re
-from collections.abc import Callable
+from typing import Protocol
 
 # Arguments that say where or for whom a tensor lives, or that overwrite what it is made of. JAX has neither.
 MEANINGLESS = {
-    "device", "inplace", "memory_format", "non_blocking", "pin_memory", "requires_grad", "layout",
+    "device", "inplace", "memory_format", "non_blocking", "pin_memory", "requires_grad", "layout", "copy",
     "enable_nested_tensor", "mask_check", "foreach", "fused", "capturable",
 }  # fmt: skip
 
@@ -21,29 +21,25 @@ class UntranslatedError(Exception):
     """Code that has no translation; the text says why, and what to do."""
 
 
-Rule = Callable[[ast.Call, ast.expr | None], ast.expr]
+class Rule(Protocol):
+    """Rewrites a call of a function, or of a receiver's method."""
+
+    def __call__(self, call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
+        """Return the code in JAX, or raise `UntranslatedError`."""
 
 
 def rule(text: str) -> Rule:
     """Return the function that rewrites a call, or a method's call of a receiver, by a rule."""
     signature, _, template = (part.strip() for part in text.partition("->"))
-    wanted = signature.split()
-
-    def rewrite(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
-        given = bind(call, wanted)
-        if receiver is not None:
-            given["self"] = receiver
-        return fill(template, given)
-
-    return rewrite
+    return lambda call, receiver=None: fill(template, bind(call, signature, receiver))
 
 
-def bind(call: ast.Call, wanted: list[str]) -> dict[str, ast.expr]:
+def bind(call: ast.Call, signature: str, receiver: ast.expr | None = None) -> dict[str, ast.expr]:
     """Return a call's arguments by the names of a signature; raise `UntranslatedError` for what does not fit."""
-    positional = list(call.args)
+    positional = [*([] if receiver is None else [receiver]), *call.args]
     named = {k.arg: k.value for k in call.keywords if k.arg not in MEANINGLESS}
     given: dict[str, ast.expr] = {}
-    for word in wanted:
+    for word in signature.split():
         name, _, default = word.strip(".?").partition("=")
         if name.startswith("*"):
             given[name[1:]] = _sizes(positional, named.pop(name[1:], None))

@@ -7,14 +7,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxrnn.port.expressions import Expressions, Problem, Scope
-from jaxrnn.port.modules import SAME_ARGUMENTS
+from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names
 from jaxrnn.port.rules import UntranslatedError, fill
 from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
 _UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
-_DRAWN = {"uniform_", "normal_", "zero_", "fill_", "copy_", "random_"}  # what parameters are overwritten by
+_OVERWRITING = {
+    "uniform_",
+    "normal_",
+    "zero_",
+    "fill_",
+    "copy_",
+    "random_",
+}  # what parameters are overwritten by
+_VIEWS = {
+    "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
+}  # fmt: skip
 LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
 
 
@@ -72,12 +82,7 @@ class Function:
 
     def _class(self, node: ast.ClassDef) -> None:
         """Translate a class that is no module: its bases, and what its methods do with tensors."""
-        emptied = copy.deepcopy(node)
-        emptied.body, emptied.decorator_list = [ast.Pass()], []
-        changed, problems = self._translated(emptied)
-        self.untranslated += problems
-        if changed is not None and not problems:
-            self.text.replace_header(node, ast.unparse(changed).removesuffix("\n    pass"))
+        self.header(node)
         self.decorators(node)
         self.block(node.body)
 
@@ -97,16 +102,12 @@ class Function:
         if self._asks_for_no_gradient(node):
             self.text.replace_header(node, "with contextlib.nullcontext():")
         elif not isinstance(node, ast.Try):
-            emptied = copy.copy(node)
-            emptied.body = [ast.Pass()]
-            if hasattr(emptied, "orelse"):
-                emptied.orelse = []
-            changed, problems = self._translated(emptied)
+            changed, problems = self._translated(_without_body(node))
             if problems:
                 self._refuse(node, problems)
                 return
             if changed is not None:
-                code = ast.unparse(changed).removesuffix("\n    pass")
+                code = _header(changed)
                 is_elif = self.text.lines[node.lineno - 1][node.col_offset :].startswith(b"elif")
                 self.text.replace_header(node, f"el{code}" if is_elif else code)
         blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
@@ -240,8 +241,7 @@ class Function:
         if self.names.of_torch(function) == "torch.nn.Module.__init__":
             return True
         if function.attr == "__init__" and self.names.full(getattr(function.value, "func", node)) == "super":
-            drawing = {*self.needing_rngs, *(f"torch.nn.{name}" for name in SAME_ARGUMENTS.split())}
-            if not self.bases & drawing:
+            if not self.bases & {*self.needing_rngs, *LAYERS}:
                 return not self.bases or self.bases == {"nnx.Module"}
             node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
             self.text.replace(node, ast.unparse(node))
@@ -278,7 +278,7 @@ class Function:
         if self.names.full(function) == "self.apply":
             return True
         words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
-        return function.attr in _DRAWN and bool(words & {"weight", "bias", "data"})
+        return function.attr in _OVERWRITING and bool(words & {"weight", "bias", "data"})
 
     def _leave_out(self, node: ast.stmt) -> None:
         self.notes.append(Problem(node.lineno, ast.unparse(node).split("\n")[0], LEFT_OUT))
@@ -348,15 +348,29 @@ class Function:
             if made == "torch.nn.Parameter":
                 self.scope.variables.add(name[5:])
 
-    def header(self, node: ast.FunctionDef | ast.AsyncFunctionDef, change: bool = False) -> None:
-        """Translate a function's defaults and annotations, and write its header anew if it was changed."""
-        emptied = copy.deepcopy(node)
-        emptied.body, emptied.decorator_list = [ast.Pass()], []
+    def header(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, change: bool = False
+    ) -> None:
+        """Translate bases, defaults and annotations, and write a header anew if it was changed."""
+        emptied = _without_body(node)
         changed, problems = self._translated(emptied)
-        if problems:
-            self.untranslated += problems
+        self.untranslated += problems
         if changed is not None or change:
-            self.text.replace_header(node, ast.unparse(changed or emptied).removesuffix("\n    pass"))
+            self.text.replace_header(node, _header(changed or emptied))
+
+
+def _without_body(node: Any) -> Any:
+    """Return the header of a compound statement: the statement with nothing in it."""
+    emptied = copy.copy(node)
+    emptied.body = [ast.Pass()]
+    for name in ("orelse", "decorator_list"):
+        if hasattr(emptied, name):
+            setattr(emptied, name, [])
+    return emptied
+
+
+def _header(emptied: ast.stmt) -> str:
+    return ast.unparse(emptied).removesuffix("\n    pass")
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr | None]]:
@@ -376,19 +390,7 @@ def _is_new(value: ast.expr) -> bool:
     """Return whether an expression makes a tensor of its own, not a view of another."""
     if isinstance(value, ast.BinOp | ast.UnaryOp):
         return True
-    views = {
-        "view",
-        "transpose",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "permute",
-        "t",
-        "detach",
-        "contiguous",
-        "to",
-    }
-    return isinstance(value, ast.Call) and getattr(value.func, "attr", "") not in views
+    return isinstance(value, ast.Call) and getattr(value.func, "attr", "") not in _VIEWS
 
 
 def _is_one_line_body(text: Text, node: ast.stmt) -> bool:

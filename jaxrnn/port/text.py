@@ -62,7 +62,7 @@ class Text:
 
     def edited(self, start: int, end: int) -> str:
         """Return the lines from `start` to `end`, both of them too, with their edits."""
-        lines = self.lines[: start - 1] + self.lines[start - 1 : end]
+        lines = self.lines[:end]
         # From the end on; of edits at one place, what was put above something is put there last.
         for edit in sorted(self.edits, key=lambda edit: (edit.start, edit.end), reverse=True):
             if not start <= edit.start[0] <= end:
