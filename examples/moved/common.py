@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import io
 import json
 import os
 import time
@@ -19,10 +18,12 @@ from matplotlib.figure import Figure
 from examples.common import drawing
 from examples.common.packages import Package
 from examples.common.results import Agreement
+from jaxrnn.formats.conventions import to_torch
+from jaxrnn.formats.hdf5 import opened
 from parity.environment import environment
 
 FOLDER = Path(__file__).parents[2] / "docs" / "moved"
-GATES = 4  # of an LSTM; Keras and cuDNN have their blocks in torch's order i, f, g, o
+KERAS_NAMES = ("kernel", "recurrent_kernel", "bias")  # of an LSTM's weights
 
 
 @dataclass(frozen=True)
@@ -130,20 +131,13 @@ def read(name: str, folder: Path) -> tuple[Findings, dict[str, Any]]:
 def hdf5(content: bytes) -> dict[str, np.ndarray]:
     """Return the weights in an HDF5 file of Keras 2, by layer and weight: "rnn_1.kernel"."""
     try:
-        h5py = importlib.import_module("h5py")
-    except ImportError:
-        raise click.ClickException(
-            "the weights are in HDF5, which h5py reads: pip install 'jaxrnn[formats]'"
-        ) from None
+        root = opened(content)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(str(error)) from None
     found: dict[str, np.ndarray] = {}
-
-    def take(name: str, entry: Any) -> None:
-        if isinstance(entry, h5py.Dataset):
-            layer, *_, weight = name.split("/")
-            found[f"{layer}.{weight.partition(':')[0]}"] = entry[...]
-
-    with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(take)
+    for path in root.arrays():
+        layer, *_, weight = path.strip("/").split("/")
+        found[f"{layer}.{weight.partition(':')[0]}"] = root.array(path)
     return found
 
 
@@ -155,13 +149,7 @@ def from_keras(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, np.nd
     Keras has one bias where torch has two. Their sum is what matters to the outputs; in training it would learn at
     twice the rate, so that a run that goes on needs half of it for the biases.
     """
-    kernel, recurrent, bias = (weights[f"{layer}.{name}"] for name in ("kernel", "recurrent_kernel", "bias"))
-    return {
-        "weight_ih": kernel.T,
-        "weight_hh": recurrent.T,
-        "bias_ih": bias,
-        "bias_hh": np.zeros_like(bias),
-    }
+    return to_torch("keras", "LSTM", *(weights[f"{layer}.{name}"] for name in KERAS_NAMES))
 
 
 def from_cudnn(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, np.ndarray]:
@@ -171,16 +159,8 @@ def from_cudnn(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, np.nd
     Keras calls the first [I, H] without moving a number, and sets the gates side by side. So each block is taken
     out, and given its shape back; a transpose would be wrong.
     """
-    kernel, recurrent, bias = (weights[f"{layer}.{name}"] for name in ("kernel", "recurrent_kernel", "bias"))
-    hidden = recurrent.shape[0]
-    blocks = [block.reshape(hidden, -1) for block in np.split(kernel, GATES, axis=1)]
-    bias_ih, bias_hh = np.split(bias, 2)
-    return {
-        "weight_ih": np.concatenate(blocks),
-        "weight_hh": np.concatenate(np.split(recurrent, GATES, axis=1)),
-        "bias_ih": bias_ih,
-        "bias_hh": bias_hh,
-    }
+    kernel, recurrent, biases = (weights[f"{layer}.{name}"] for name in KERAS_NAMES)
+    return to_torch("keras, cuDNN", "LSTM", kernel, recurrent, *np.split(biases, 2))
 
 
 def named(weights: Mapping[str, np.ndarray], prefix: str, layer: int = 0) -> dict[str, np.ndarray]:
