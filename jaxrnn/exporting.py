@@ -6,7 +6,6 @@ import os
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -109,7 +108,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
         weights = read_npz(io.BytesIO(arrays))
     except Exception as error:  # whatever a parser says of damaged bytes, or of a version it does not know
         raise ValueError(
-            f"{Path(path)}: JAX {jax.__version__} cannot read a program of JAX {versions.get('jax')} ({error}); it "
+            f"{path}: JAX {jax.__version__} cannot read a program of JAX {versions.get('jax')} ({error}); it "
             "is damaged, or too old or too new. Export it again."
         ) from error
     return ExportedModel(exported, weights, versions)

@@ -47,10 +47,15 @@ class Conv1d(nnx.Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.precision = precision
         shape = out_channels, in_channels // groups, kernel_size
-        draw = torch_uniform_of(math.prod(shape[1:])) if rngs else jax.nn.initializers.zeros
-        rngs = rngs or nnx.Rngs(0)
-        self.weight = nnx.Param(draw(rngs.params(), shape, param_dtype))
-        self.bias = nnx.Param(draw(rngs.params(), (out_channels,), param_dtype)) if bias else None
+        draw = torch_uniform_of(math.prod(shape[1:]))
+
+        def made(*sizes: int) -> nnx.Param:
+            if rngs is None:
+                return nnx.Param(jnp.zeros(sizes, param_dtype))
+            return nnx.Param(draw(rngs.params(), sizes, param_dtype))
+
+        self.weight = made(*shape)
+        self.bias = made(out_channels) if bias else None
 
     def __call__(self, input: Float[Array, "*B C L"]) -> Float[Array, "*B D M"]:
         """Return the output, [B, out_channels, M], for [B, in_channels, L]; or both without B."""

@@ -23,8 +23,9 @@ class _Kind(NamedTuple):
     """How an optimizer of torch is known by its options, and what it becomes."""
 
     rule: Callable[..., optax.GradientTransformation]
-    options: dict[str, str]  # torch's name of each, and ours
+    options: str  # those that have the same names in torch
     buffers: Mapping[tuple[type, str], str]  # a state's class and field, and torch's name of the buffer
+    counts: bool = True  # whether torch keeps the number of updates with them
 
 
 _MOMENTS: dict[tuple[type, str], str] = {
@@ -32,18 +33,18 @@ _MOMENTS: dict[tuple[type, str], str] = {
     (AdamState, "nu"): "exp_avg_sq",
     (AdamState, "nu_max"): "max_exp_avg_sq",
 }
-_SAME = {"weight_decay": "weight_decay", "maximize": "maximize"}
 KINDS = {
-    "Adam": _Kind(optim.adam, {**_SAME, "eps": "eps", "amsgrad": "amsgrad"}, _MOMENTS),
-    "AdamW": _Kind(optim.adamw, {**_SAME, "eps": "eps", "amsgrad": "amsgrad"}, _MOMENTS),
+    "Adam": _Kind(optim.adam, "weight_decay maximize eps amsgrad", _MOMENTS),
+    "AdamW": _Kind(optim.adamw, "weight_decay maximize eps amsgrad", _MOMENTS),
     "SGD": _Kind(
         optim.sgd,
-        {**_SAME, "momentum": "momentum", "dampening": "dampening", "nesterov": "nesterov"},
+        "weight_decay maximize momentum dampening nesterov",
         {(MomentumState, "trace"): "momentum_buffer"},
+        counts=False,
     ),
     "RMSprop": _Kind(
         optim.rmsprop,
-        {**_SAME, "eps": "eps", "alpha": "alpha", "momentum": "momentum", "centered": "centered"},
+        "weight_decay maximize eps alpha momentum centered",
         {
             (RMSpropState, "nu"): "square_avg",
             (RMSpropState, "mu"): "grad_avg",
@@ -127,11 +128,11 @@ def optimizer_to_torch(optimizer: nnx.Optimizer, model: nnx.Module, theirs: Any)
                 for number, (path, parameter) in enumerate(owners):
                     value = np.transpose(by_path[path].get_value(), parameter.layout(len(parameter.shape)))
                     found[number][name] = _tensor_like(tensors[number], parameter, value)
-    if not any(found.values()) and kind.buffers and type(theirs).__name__ != "SGD":
+    if kind.counts and not any(found.values()):
         raise ValueError(
             f"the optimizer keeps nothing that {type(theirs).__name__} of torch does; are they of one kind?"
         )
-    if type(theirs).__name__ != "SGD":
+    if kind.counts:
         step = float(optimizer.step.get_value())
         for number, state in found.items():
             state["step"] = tensors[number].detach().float().cpu().new_tensor(step)
@@ -182,7 +183,7 @@ def _kind_of(options: Mapping[str, Any]) -> str:
 
 
 def _rule(kind: _Kind, options: Mapping[str, Any], rate: Any) -> optax.GradientTransformation:
-    given = {ours: options[theirs] for theirs, ours in kind.options.items() if theirs in options}
+    given = {name: options[name] for name in kind.options.split() if name in options}
     betas = dict(zip(("b1", "b2"), map(float, options.get("betas", ())), strict=False))
     return kind.rule(rate if callable(rate) else float(rate), **betas, **given)
 
