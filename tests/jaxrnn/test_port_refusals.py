@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from flax import nnx
 
+import jaxrnn
 from jaxrnn.cli import main
 from jaxrnn.port import port_file, port_source
 
@@ -151,8 +152,6 @@ def test_a_training_step_clips_carries_a_state_and_sums_its_losses(torch):
     torch.manual_seed(0)
     theirs, made = names_in(source), names_in(found.code)
     network = theirs["Net"]()
-    import jaxrnn
-
     twin = made["Net"](rngs=nnx.Rngs(0))
     jaxrnn.load_state_dict(twin, network.state_dict())
     batches = [
@@ -211,8 +210,6 @@ def test_a_training_step_is_found_however_its_loss_is_written(torch, name, norm)
     )
     found = port_source(source)
     assert not found.untranslated
-    import jaxrnn
-
     theirs, ours = torch.nn.Linear(2, 3), nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     jaxrnn.load_state_dict(ours, theirs.state_dict())
     x = np.sin(np.arange(16.0)).reshape(2, 4, 2).astype(np.float32)
@@ -376,8 +373,6 @@ def test_what_a_loop_changes_is_an_argument_of_its_step(torch):
     assert not found.untranslated
     data = np.arange(6.0, dtype=np.float32).reshape(3, 2)
     theirs, ours = torch.nn.Linear(2, 1), nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-    import jaxrnn
-
     jaxrnn.load_state_dict(ours, theirs.state_dict())
     expected = names_in(source)["train"](theirs, [], list(torch.from_numpy(data)))
     assert names_in(found.code)["train"](ours, [], list(jnp.asarray(data))) == pytest.approx(
@@ -411,8 +406,6 @@ def test_classes_that_are_no_modules_and_frozen_parameters_are_translated():
     assert not found.untranslated
     assert "@dataclasses.dataclass\nclass Scale:" in found.code
     net, x = names_in(found.code)["Net"](3, rngs=nnx.Rngs(0)), jnp.ones((2, 4, 3))
-    import jaxrnn
-
     gru = jaxrnn.GRU(3, 3, batch_first=True, rngs=nnx.Rngs(1))
     jaxrnn.load_state_dict(gru, {k: v for k, v in jaxrnn.state_dict(net).items() if k != "gain"})
     np.testing.assert_allclose(net(x), np.tanh(gru(x)[0] * 2) * 3, rtol=1e-5)

@@ -96,6 +96,12 @@ def options_for(name):
     return [word for each in known for word in ("--assume", each)]
 
 
+def convert_damaged(whole, folder, name, data):
+    """Damage a file of a kind, and convert it."""
+    (folder / name).write_bytes(damage(data, whole[name]))
+    convert(folder / name, *options_for(name))
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_the_undamaged_file_of_each_kind_is_converted(whole, name, tmp_path):
     (tmp_path / name).write_bytes(whole[name])
@@ -111,8 +117,7 @@ QUICK = [name for name in KINDS if not name.endswith(("h5", "hdf5"))]
 @fuzz(60)
 @given(data=st.data())
 def test_a_damaged_file_is_converted_whole_or_refused(whole, tmp_path, name, data):
-    (tmp_path / name).write_bytes(damage(data, whole[name]))
-    convert(tmp_path / name, *options_for(name))
+    convert_damaged(whole, tmp_path, name, data)
 
 
 @pytest.mark.slow
@@ -120,8 +125,7 @@ def test_a_damaged_file_is_converted_whole_or_refused(whole, tmp_path, name, dat
 @fuzz(1000)
 @given(data=st.data())
 def test_thousands_of_damaged_files_are_converted_whole_or_refused(whole, tmp_path, name, data):
-    (tmp_path / name).write_bytes(damage(data, whole[name]))
-    convert(tmp_path / name, *options_for(name))
+    convert_damaged(whole, tmp_path, name, data)
 
 
 @pytest.mark.slow
@@ -129,8 +133,7 @@ def test_thousands_of_damaged_files_are_converted_whole_or_refused(whole, tmp_pa
 @fuzz(80)
 @given(data=st.data())
 def test_a_damaged_file_of_hdf5_is_converted_whole_or_refused(whole, tmp_path, name, data):
-    (tmp_path / name).write_bytes(damage(data, whole[name]))
-    convert(tmp_path / name, *options_for(name))
+    convert_damaged(whole, tmp_path, name, data)
 
 
 @pytest.mark.slow
