@@ -7,3 +7,12 @@ class BadInput(click.ClickException):
     """Input the command cannot use: one line on stderr and exit code 2."""
 
     exit_code = 2
+
+
+def refusal(error: Exception) -> BadInput:
+    """Return an error as one line.
+
+    What a file says may stand in it, and no control characters reach the terminal.
+    """
+    message = " ".join(str(error).split())
+    return BadInput("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxrnn.bad_input import BadInput
+from jaxrnn.bad_input import BadInput, refusal
 from jaxrnn.doctor.command import command as doctor
 from jaxrnn.formats import conversion
 from jaxrnn.plan.command import command as plan
@@ -70,11 +70,7 @@ def convert(
         ModuleNotFoundError,
         UnpicklingError,
     ) as error:
-        # What the file says may stand in the message, and no control characters reach the terminal.
-        message = " ".join(str(error).split())
-        raise BadInput(
-            "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
-        ) from error
+        raise refusal(error) from error
     console = Console()
     console.print(_table(weights.arrays))
     for name, description in weights.layers.items():

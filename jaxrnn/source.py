@@ -6,6 +6,7 @@ import ast
 import functools
 import io
 import json
+import os
 import re
 import sys
 import tokenize
@@ -52,6 +53,12 @@ class Source:
         first = getattr(node, "lineno", 1)
         last = getattr(node, "end_lineno", None) or first
         return any(rule in self.ignored.get(line, ()) for line in range(first, last + 1))
+
+
+def find_modules_here() -> None:
+    """Let modules be found in the current folder, where an installed command does not look."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def read(path: Path) -> Source:

@@ -109,8 +109,7 @@ class Published:
     def network(self) -> WordEncoder:
         """Return the network with these weights."""
         network = WordEncoder(len(self.letters), FEATURES, rngs=nnx.Rngs(0))
-        parts = [named(weights, "lstm", number) for number, weights in enumerate(self.layers())]
-        jaxrnn.load_state_dict(network, parts[0] | parts[1])
+        jaxrnn.load_state_dict(network, named("lstm", *self.layers()))
         network.eval()
         return network
 

@@ -20,6 +20,7 @@ from examples.common.packages import Package
 from examples.common.results import Agreement
 from jaxrnn.formats.conventions import to_torch
 from jaxrnn.formats.hdf5 import opened
+from jaxrnn.formats.weights import stack
 from parity.environment import environment
 
 FOLDER = Path(__file__).parents[2] / "docs" / "moved"
@@ -163,9 +164,9 @@ def from_cudnn(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, np.nd
     return to_torch("keras, cuDNN", "LSTM", kernel, recurrent, *np.split(biases, 2))
 
 
-def named(weights: Mapping[str, np.ndarray], prefix: str, layer: int = 0) -> dict[str, np.ndarray]:
-    """Return one layer's weights by torch's names: "lstm.weight_ih_l0"."""
-    return {f"{prefix}.{name}_l{layer}": value for name, value in weights.items()}
+def named(prefix: str, *layers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights of a stack of cells by torch's names: "lstm.weight_ih_l0"."""
+    return {f"{prefix}.{name}": value for name, value in stack(layers).items()}
 
 
 # Comparing

@@ -111,7 +111,7 @@ class Published:
             "output.weight": file["output.kernel"].T,
         }
         for name in LAYERS:
-            state |= named(layer(file, name), name)
+            state |= named(name, layer(file, name))
         network = CharacterModel(self.size, rngs=nnx.Rngs(0))
         jaxrnn.load_state_dict(network, state)
         network.eval()

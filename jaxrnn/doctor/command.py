@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from jaxrnn.bad_input import BadInput
+from jaxrnn.bad_input import refusal
 from jaxrnn.doctor import RULES, Built, build, examine, read
 from jaxrnn.doctor.report import shown, table_of, to_json
+from jaxrnn.source import find_modules_here
 
 _WIDTH = 116  # where nobody looks at a terminal
 _FACTORY = re.compile(r"[^:]+:[A-Za-z_]\w*")
@@ -48,7 +47,7 @@ def command(context: click.Context, targets: tuple[str, ...], as_json: bool, rul
     try:
         findings = examine([read(path) for path in files], built)
     except (OSError, ValueError) as error:
-        raise BadInput(" ".join(str(error).split())) from error
+        raise refusal(error) from error
     names = [str(path) for path in files]
     if as_json:
         click.echo(json.dumps(to_json(findings, names), indent=1))
@@ -59,8 +58,7 @@ def command(context: click.Context, targets: tuple[str, ...], as_json: bool, rul
 
 def _resolved(targets: tuple[str, ...]) -> tuple[list[Path], list[Built]]:
     """Return the files to read, each once, and what was built."""
-    if os.getcwd() not in sys.path:  # an installed command does not look in the folder where it is called
-        sys.path.insert(0, os.getcwd())
+    find_modules_here()
     files: list[Path] = []
     built = []
     for target in targets:
@@ -70,6 +68,6 @@ def _resolved(targets: tuple[str, ...]) -> tuple[list[Path], list[Built]]:
         try:
             built.append(build(target))
         except (TypeError, ValueError) as error:
-            raise BadInput(" ".join(str(error).split())) from error
+            raise refusal(error) from error
         files += built[-1].files
     return list({path.resolve(): path for path in files}.values()), built

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.formats.conventions import to_library, to_torch
-from jaxrnn.formats.modules import cell_module, only_cell, qualified_name
+from jaxrnn.formats.modules import cell_module, only_cell
 from jaxrnn.formats.requirements import needed
+from jaxrnn.migration.refusals import name_of
 
 _KINDS = {"equinox.nn._rnn.LSTMCell": "LSTM", "equinox.nn._rnn.GRUCell": "GRU"}
 _ARRAYS = {"LSTM": ("weight_ih", "weight_hh", "bias"), "GRU": ("weight_ih", "weight_hh", "bias", "bias_n")}
@@ -43,7 +44,7 @@ def to_equinox(module: Any, like: Any) -> Any:
 
 
 def _known(cell: Any) -> str:
-    kind = _KINDS.get(qualified_name(cell))
+    kind = _KINDS.get(name_of(type(cell)))
     if kind is None:
-        raise TypeError(f"expected one of {list(_KINDS)}, got {qualified_name(cell)}.")
+        raise TypeError(f"expected one of {list(_KINDS)}, got {name_of(type(cell))}.")
     return kind

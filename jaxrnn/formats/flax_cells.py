@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 
 from jaxrnn.formats.conventions import CONVENTIONS, to_library, to_torch
-from jaxrnn.formats.modules import cell_module, layer_module, only_cell, qualified_name
+from jaxrnn.formats.modules import cell_module, layer_module, only_cell
+from jaxrnn.migration.refusals import name_of
 
 
 class _Row(NamedTuple):
@@ -46,7 +47,7 @@ def from_flax(module: Any, params: Mapping[str, Any] | None = None) -> Any:
 
     Raises NotImplementedError for activations and options that torch's equations have not.
     """
-    name = qualified_name(module)
+    name = name_of(type(module))
     if name in _SEQUENCES:
         if module.reverse:
             raise NotImplementedError(
@@ -111,9 +112,9 @@ def _converted(cell: Any, params: Mapping[str, Any] | None, make: Any, **options
 
 def _known(cell: Any) -> tuple[_Row, str]:
     """Return the row of a cell and its nonlinearity, once all its options are as torch has it."""
-    row = _CELLS.get(qualified_name(cell))
+    row = _CELLS.get(name_of(type(cell)))
     if row is None:
-        raise TypeError(f"expected one of {list(_CELLS)} or an RNN around it, got {qualified_name(cell)}.")
+        raise TypeError(f"expected one of {list(_CELLS)} or an RNN around it, got {name_of(type(cell))}.")
     if getattr(cell, "residual", False):
         raise NotImplementedError("residual=True is not in torch's equations.")
     if row.kind != "RNN" and cell.gate_fn is not jax.nn.sigmoid:

@@ -12,11 +12,6 @@ from jaxrnn.formats.conventions import Arrays
 from jaxrnn.formats.weights import levels, stack
 
 
-def qualified_name(value: Any) -> str:
-    """Return the name of a value's class with its module: other libraries are known by it, and not imported."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def cell_module(kind: str, arrays: Arrays, **options: Any) -> Any:
     """Return a `jaxrnn.RNNCell`, `GRUCell` or `LSTMCell` with these arrays."""
     return _filled(getattr(layers, f"{kind}Cell"), arrays, arrays, options)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from jaxrnn.bad_input import refusal
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.file import port_source
-from jaxrnn.source import Place, read
+from jaxrnn.source import Place, find_modules_here, read
 from jaxrnn.whole_files import write_whole
 
 
@@ -43,7 +42,7 @@ def command(context: click.Context, source: str, output: Path | None, overwrite:
         else:
             write_whole(output, lambda file: file.write(ported.code.encode()))
     except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
-        context.fail(" ".join(str(error).split()))
+        raise refusal(error) from error
     console = Console(stderr=True)
     if output is not None:
         console.print(Text(f"{', '.join(ported.names)} in {output}"))
@@ -63,15 +62,13 @@ def _found(source: str) -> tuple[Path, list[str]]:
     wanted = [name.strip() for name in classes.split(",")] if colon else []
     if module.endswith((".py", ".ipynb")):
         return Path(module), wanted
-    sys.path.insert(0, os.getcwd())
+    find_modules_here()
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError) as error:
         raise ValueError(
             f"there is no module {module!r} ({error}); give the path of its file instead."
         ) from error
-    finally:
-        sys.path.pop(0)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ValueError(
             f"there is no Python file of a module {module!r}; give the path of the file instead."

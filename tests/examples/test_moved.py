@@ -45,7 +45,7 @@ def onnxruntime():
 
 def lstm(weights, inputs, hidden):
     layer = jaxrnn.LSTM(inputs, hidden, batch_first=True, rngs=nnx.Rngs(0))
-    jaxrnn.load_state_dict(layer, {name.removeprefix("x."): w for name, w in named(weights, "x").items()})
+    jaxrnn.load_state_dict(layer, {name.removeprefix("x."): w for name, w in named("x", weights).items()})
     return layer
 
 
