@@ -2,8 +2,10 @@
 
 import ast
 import copy
+import itertools
 from dataclasses import dataclass, field
 
+from jaxrnn.port.dropouts import rates_of
 from jaxrnn.port.expressions import Problem, Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
@@ -50,11 +52,35 @@ class Port:
         scope = self.scopes[node.name] = self._inherited(node)
         bases = self.names.bases(node)
         methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+        dropouts = self._dropouts(node, scope.dropouts)
+        scope.dropouts |= dropouts
         for statement in sorted(node.body, key=lambda n: getattr(n, "name", "") != "__init__"):
             if statement in methods:
                 self._method(statement, scope, bases - {"torch.nn.Module"} or {"nnx.Module"})
+                if statement.name == "__init__":
+                    for rate, name in dropouts.items():
+                        made = f"self.{name} = jaxrnn.dropout.Dropout({rate}, rngs=rngs)"
+                        self.text.insert_below(statement.body[-1], made)
             elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 self._function(Scope(devices={*self.devices}), set()).block([statement])
+
+    def _dropouts(self, node: ast.ClassDef, known: dict[str, str]) -> dict[str, str]:
+        """Return the layers that its constructor makes for calls of F.dropout, by the code of their rates.
+
+        Those of its bases are known; they are made again where it sets the attributes that their rates are.
+        """
+        if _constructor(node) is None:
+            return {}
+        attributes = [n for c in self.classes.values() for n in ast.walk(c) if isinstance(n, ast.Attribute)]
+        taken = {n.attr for n in attributes} | {*known.values()}
+        free = (name for name in map("dropout_{}".format, itertools.count(1)) if name not in taken)
+        new = {rate: next(free) for rate in rates_of(node, self.names) if rate not in known}
+        stored = {
+            ast.unparse(n)
+            for n in ast.walk(node)
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+        }
+        return {rate: name for rate, name in known.items() if any(s in rate for s in stored)} | new
 
     def _inherited(self, node: ast.ClassDef) -> Scope:
         scope = Scope(owner=node.name, devices={*self.devices})
@@ -62,6 +88,7 @@ class Port:
             known = self.scopes.get(self.names.full(base), Scope())
             scope.variables |= known.variables
             scope.layers |= known.layers
+            scope.dropouts |= known.dropouts
             scope.devices |= known.devices
         return scope
 
@@ -71,7 +98,8 @@ class Port:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         scope = Scope(
             owner=of_class.owner, has_rngs=is_init, variables=of_class.variables, layers=of_class.layers,
-            devices=of_class.devices, tensors=_tensors(node) if node.name == "forward" else {},
+            dropouts=of_class.dropouts, devices=of_class.devices,
+            tensors=_tensors(node) if node.name == "forward" else {},
         )  # fmt: skip
         if "device" in {a.arg for a in arguments}:
             scope.devices.add("device")
@@ -104,9 +132,11 @@ class Port:
     def _draws(self, node: ast.ClassDef, known: set[str]) -> bool:
         """Return whether a constructor draws, if it is known which of the other classes' do."""
         base_draws = bool(self.names.bases(node) & {*known, *LAYERS})
-        own = next((n for n in node.body if getattr(n, "name", "") == "__init__"), None)
+        own = _constructor(node)
         if own is None:
             return base_draws
+        if rates_of(node, self.names):
+            return True
         called = {self.names.full(n.func) for n in ast.walk(own) if isinstance(n, ast.Call)}
         if called & (_DRAWING | known) or ("super" in called and base_draws):
             return True
@@ -119,6 +149,10 @@ class Port:
             and self.names.full(node.func) == "getattr"
             and self.names.of_torch(node.args[0]) == "torch.nn"
         )
+
+
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
 
 
 def _tensors(node: ast.FunctionDef) -> dict[str, bool]:

@@ -4,6 +4,7 @@ import ast
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
 from jaxrnn.port.methods import METHODS, SHARED, TORCHS_ALONE
 from jaxrnn.port.modules import LAYERS, MODULES
@@ -32,6 +33,7 @@ class Scope:
     # Of the object: attributes that are parameters or buffers, and what layers are made by.
     variables: set[str] = field(default_factory=set)
     layers: dict[str, str] = field(default_factory=dict)
+    dropouts: dict[str, str] = field(default_factory=dict)  # by the code of a rate, the layer for F.dropout
 
 
 # Classes that are named, not called.
@@ -102,6 +104,8 @@ class Expressions(ast.NodeTransformer):
         name = self.names.of_torch(node.func)
         if name in OPTIMIZERS:
             return self._optimizer(OPTIMIZERS[name], node)
+        if name == DROPOUT:
+            return self._dropout(node)
         if name is not None:
             return self._function(name, self._with_arguments(node))
         if self._names_a_layer(node.func):
@@ -142,9 +146,22 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a tensor of no values yet: use torch.zeros, or torch.tensor for given ones"
             )
+        if head == "torch.optim.lr_scheduler":
+            raise UntranslatedError(
+                "a schedule of jaxrnn.optim takes the place of the learning rate, and nothing steps it; it counts "
+                "updates, so one by epochs is lambda k: schedule(k // updates_per_epoch)"
+            )
         if name not in FUNCTIONS:
             raise UntranslatedError("there is no rule for it")
         return FUNCTIONS[name](node)
+
+    def _dropout(self, node: ast.Call) -> ast.expr:
+        layer = self.scope.dropouts.get(ast.unparse(rate_of(node, self.names)))
+        if layer is None:
+            raise UntranslatedError("a layer takes its place: it needs a class with an __init__ of its own")
+        return fill(
+            f"self.{layer}({{input}})", {"input": self.visit(bind(node, "input p? training?")["input"])}
+        )
 
     def _need_rngs(self, why: str) -> None:
         if not self.scope.has_rngs:

@@ -40,6 +40,17 @@ class Text:
         place = node.lineno, node.col_offset
         self._add(place, place, [code])
 
+    def insert_below(self, node: ast.stmt, line: str) -> None:
+        """Put a line below a statement, also where that one is taken away."""
+        assert node.end_lineno is not None
+        place = node.end_lineno, len(self.lines[node.end_lineno - 1].rstrip())
+        code = " " * node.col_offset + line
+        for number, edit in enumerate(self.edits):
+            if edit.start <= place < edit.end:
+                self.edits[number] = edit._replace(code=f"{edit.code}{code}\n")
+                return
+        self.edits.append(Edit(place, place, f"\n{code}"))
+
     def replace_header(self, node: ast.stmt, code: str) -> None:
         """Put code, which ends with a colon, in the place of all that stands before a compound statement's body."""
         start = node.lineno, node.col_offset

@@ -117,6 +117,7 @@ CLASSES: dict[str, tuple[str, str, tuple, Any]] = {
     "a transformer": ("tutorials", "TransformerModel", (9, 8, 2, 16, 2), lambda f, i: (i(9, 5, 3),)),
     "convolutions": ("tutorials", "ConvTower", (3, 8), lambda f, i: (f(4, 6, 3),)),
     "detached": ("tutorials", "Detached", (3, 4), lambda f, i: (f(5, 2, 3),)),
+    "dropout by a function": ("tutorials", "DroppedAgain", (4,), lambda f, i: (f(2, 3, 4),)),
     "a cell by hand": ("tutorials", "CellByHand", (4, 6), lambda f, i: (f(2, 3, 4),)),
 }
 QUICK = ("the notebook's RNN", "the notebook's LSTM", "packed", "detached")
@@ -155,6 +156,22 @@ def test_a_fresh_ported_network_has_torchs_very_weights(torch, name):
     ours = jaxrnn.init.like_torch(getattr(ported(file), kind)(*args, rngs=nnx.Rngs(0)), seed=5)
     for key, value in theirs.state_dict().items():
         np.testing.assert_array_equal(jaxrnn.state_dict(ours)[key], value.numpy())
+
+
+def test_dropout_by_a_function_drops_at_its_rates_in_training_alone(torch):
+    model = ported("tutorials").DroppedAgain(4, rngs=nnx.Rngs(0))
+    rates = [getattr(model, f"dropout_{number}").p for number in (2, 3, 4)]
+    assert rates == [0.75, 0.5, 0.125]  # the first as the class sets it after its base did
+    x = jnp.ones((64, 16, 4))
+    first, second = model(x), model(x)
+    # The last line adds 2 or 0 to what 0.5, 0.5, 0.75 and 0.125 leave of numbers below one.
+    untouched = np.isin(np.asarray(first), [0.0, 2.0])
+    left = 0.5 * 0.5 * 0.25 * 0.875
+    # The share of 4096 draws is within four standard deviations.
+    assert abs(untouched.mean() - (1 - left)) < 4 * np.sqrt(left * (1 - left) / untouched.size)
+    assert (first != second).any()
+    model.eval()
+    np.testing.assert_array_equal(model(x), model(x))
 
 
 # Training ------------------------------------------------------------------------------------------------------

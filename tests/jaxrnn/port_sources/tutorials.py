@@ -281,3 +281,32 @@ class Detached(nn.Module):
         first, h = self.rnn(x[:2])
         second, h = self.rnn(x[2:], h.detach())
         return self.fc(second) * second.data, first.detach() + self.fc(h)
+
+
+class DroppedByFunction(nn.Module):
+    """Dropout is a function, of a rate that the module keeps, and of others."""
+
+    def __init__(self, size, dropout=0.25):
+        super().__init__()
+        self.rate = dropout
+        self.dropout_1 = nn.Linear(size, size)  # the name is taken
+        self.rnn = nn.GRU(size, size, batch_first=True)
+        self.to(device)
+
+    def forward(self, x):
+        x = F.dropout(x, p=self.rate, training=self.training)
+        y, _ = self.rnn(F.relu(self.dropout_1(x)))
+        y = F.dropout(torch.tanh(F.dropout(y, 0.5, self.training)), training=self.training)
+        return F.dropout(y, self.rate, self.training, inplace=True)
+
+
+class DroppedAgain(DroppedByFunction):
+    def __init__(self, size):
+        super().__init__(size)
+        if size > 1:
+            self.rate = 0.75
+            self.limit = 10.0  # never reached
+
+    def forward(self, x):
+        y = super().forward(x)
+        return F.dropout(y.clamp(max=self.limit), 0.125, self.training) + F.dropout(x, 0.5, self.training)
