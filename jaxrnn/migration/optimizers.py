@@ -66,7 +66,8 @@ def optimizer_from_torch(
     """Return an optimizer of a model's parameters that goes on where one of torch stopped.
 
     * `source`: the `state_dict()` of torch's `Adam`, `AdamW`, `SGD` or `RMSprop` over ``twin.parameters()``, or
-      the path of a `.pt` file with one, which is its entry `key`. Nothing in the file is run.
+      the path of a `.pt` file with one, which is its entry `key`, "a.b" one within another. Nothing in the file is
+      run.
     * `kind`: which of them it is, where its options do not tell: before 2.8, AdamW's are Adam's.
     * `learning_rate`: the schedule or rate to go on with; by default torch's present rate. A rate that a scheduler
       has changed is not taken for constant: give the schedule, as `jaxrnn.optim.step_lr(...)`.
@@ -147,9 +148,7 @@ def _read(source: Any, key: str | None) -> Mapping[str, Any]:
         with open(source, "rb") as file:
             source = torch_file.load(file)
     if key is not None:
-        if not isinstance(source, Mapping) or key not in source:
-            raise ValueError(f"there is no entry {key!r}; there are {list(source)}.")
-        source = source[key]
+        source = _entry(source, key)
     if not isinstance(source, Mapping) or not {"state", "param_groups"} <= source.keys():
         names = list(source) if isinstance(source, Mapping) else type(source).__name__
         raise ValueError(
@@ -157,6 +156,18 @@ def _read(source: Any, key: str | None) -> Mapping[str, Any]:
             "key=."
         )
     return source
+
+
+def _entry(content: Any, key: str) -> Any:
+    """Return an entry of a checkpoint, or by "a.b" one within another."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"there is no entry {key!r} in a {type(content).__name__}.")
+    if key in content:
+        return content[key]
+    outer, _, inner = key.partition(".")
+    if inner and outer in content:
+        return _entry(content[outer], inner)
+    raise ValueError(f"there is no entry {key!r}; there are {list(content)}.")
 
 
 def _common_options(groups: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -123,15 +124,21 @@ def test_the_state_is_read_from_a_training_checkpoint_without_torch(torch, x64, 
     theirs = network(torch)
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.01)
     torchs_step(torch, theirs, optimizer)
-    torch.save(
-        {"epoch": 1, "optimizer": optimizer.state_dict(), "model": theirs.state_dict()}, tmp_path / "run.pt"
-    )
+    run = {"epoch": 1, "optimizer": optimizer.state_dict(), "model": theirs.state_dict()}
+    torch.save(run, tmp_path / "run.pt")
+    torch.save({"last": run, "losses": [1.0]}, tmp_path / "runs.pt")
     ours = jaxrnn.from_torch(theirs)
     going_on = jaxrnn.optimizer_from_torch(ours, tmp_path / "run.pt", key="optimizer")
+    nested = jaxrnn.optimizer_from_torch(ours, tmp_path / "runs.pt", key="last.optimizer")
+    states = (jax.tree.leaves(nnx.state(optimizer)) for optimizer in (going_on, nested))
+    for leaf, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(leaf, other)
     assert our_step(ours, going_on) == pytest.approx(torchs_step(torch, theirs, optimizer), rel=TIGHT)
     assert_equal_weights(ours, theirs)
     with pytest.raises(ValueError, match="no entry 'state'; there are"):
         jaxrnn.optimizer_from_torch(ours, tmp_path / "run.pt", key="state")
+    with pytest.raises(ValueError, match="no entry '0' in a list"):
+        jaxrnn.optimizer_from_torch(ours, tmp_path / "runs.pt", key="losses.0")
     with pytest.raises(ValueError, match=r"got \['epoch', 'optimizer', 'model'\]; name its entry"):
         jaxrnn.optimizer_from_torch(ours, tmp_path / "run.pt")
 
