@@ -58,6 +58,35 @@ class Model(nn.Module):
 """
 
 
+_LOOP = """import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+optimizer = torch.optim.Adam(model.parameters())
+
+
+def fit(batches, held_out, epochs):
+    for epoch in range(epochs):
+        {first}for x, y in batches:
+{step}
+        {evaluate}with torch.no_grad():
+            print(sum(nn.functional.mse_loss(model(x), y) for x, y in held_out))
+"""
+STEP = (
+    "optimizer.zero_grad()",
+    "loss = nn.functional.mse_loss(model(x), y)",
+    "loss.backward()",
+    "optimizer.step()",
+)
+
+
+def training_loop(*step: str, first: str = "model.train()", evaluate: str = "model.eval()") -> str:
+    """Return the program of a training loop: what its rounds do, and what is called in front of them."""
+    lines = "\n".join(f"            {line}" for line in step)
+    starts = [f"{line}\n        " if line else "" for line in (first, evaluate)]
+    return _LOOP.format(first=starts[0], evaluate=starts[1], step=lines)
+
+
 def steps_of(index: Index) -> tuple[object, ...]:
     """Return an index as plain values: numbers, FULL, and None for anything else."""
     return tuple(map(_plain, index.index))
