@@ -70,7 +70,8 @@ def optimizer_from_torch(
       run.
     * `kind`: which of them it is, where its options do not tell: before 2.8, AdamW's are Adam's.
     * `learning_rate`: the schedule or rate to go on with; by default torch's present rate. A rate that a scheduler
-      has changed is not taken for constant: give the schedule, as `jaxrnn.optim.step_lr(...)`.
+      has changed is not taken for constant: give the schedule, as `jaxrnn.optim.step_lr(...)`, or by epochs,
+      `jaxrnn.optim.by_epochs(step_lr(...), updates_per_epoch)`.
     * `steps`: the updates so far, for a schedule over SGD, which does not count them.
 
     Load the weights with `jaxrnn.load_state_dict`, before or after.
@@ -89,7 +90,8 @@ def optimizer_from_torch(
     if learning_rate is None and "initial_lr" in options:
         raise ValueError(
             f"a scheduler has changed the learning rate from {options['initial_lr']} to {options['lr']}: pass "
-            "learning_rate=, the schedule to go on with or a rate."
+            "learning_rate=, a rate or the schedule to go on with: jaxrnn.optim.step_lr(...), of updates, or "
+            "jaxrnn.optim.by_epochs(schedule, updates_per_epoch)."
         )
     owners = _owners(model)
     numbers = [number for group in groups for number in group["params"]]

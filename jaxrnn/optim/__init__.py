@@ -3,7 +3,8 @@
 Everything composes with optax and with `nnx.Optimizer`. What a torch program says in other places:
 
 Learning rate scheduler
-    ``adam(cosine_annealing_lr(1e-2, 100))``: a schedule takes the place of the learning rate.
+    ``adam(cosine_annealing_lr(1e-2, 100))``: a schedule takes the place of the learning rate. It counts updates;
+    where torch calls ``scheduler.step()`` once per epoch, ``adam(by_epochs(step_lr(1e-2, 10), len(loader)))``.
 Gradient clipping
     ``optax.chain(clip_grad_norm(1.0), adam(1e-3))``, in this order.
 Parameter groups
@@ -60,6 +61,7 @@ from jaxrnn.optim.momentum import MomentumState, scale_by_momentum, sgd
 from jaxrnn.optim.plateau import PlateauState, reduce_on_plateau
 from jaxrnn.optim.resilient import RpropState, rprop
 from jaxrnn.optim.schedules import (
+    by_epochs,
     chained_lr,
     constant_lr,
     cosine_annealing_lr,
@@ -88,6 +90,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "by_epochs",
     "chained_lr",
     "clip_grad_norm",
     "clip_grad_value",

@@ -3,7 +3,7 @@
 ``schedule(k)`` is the learning rate of the k-th update in a loop that calls ``scheduler.step()`` after every
 ``optimizer.step()``. `k` may be traced. The result has JAX's default float dtype; in float32 nothing is lost
 but a few roundings, however far `k` counts: differences that would cancel are taken between integers. For a
-scheduler stepped once per epoch, use ``lambda k: schedule(k // updates_per_epoch)``.
+scheduler that is stepped once per epoch there is `by_epochs`.
 
 Most of torch's schedulers multiply the rate before by a factor, and collect a rounding at each step. Here the
 closed form is computed; the difference is said where it is more than a rounding per step.
@@ -23,8 +23,17 @@ from jaxrnn.optim._common import at_least_zero, number
 INT_MAX = np.iinfo(np.int32).max
 
 
+def by_epochs(schedule: optax.Schedule, updates_per_epoch: int) -> optax.Schedule:
+    """``schedule(k // updates_per_epoch)``, for a loop of torch that calls ``scheduler.step()`` once per epoch.
+
+    `updates_per_epoch` is ``len(loader)`` where each batch is an update.
+    """
+    check_count("updates_per_epoch", updates_per_epoch)
+    return lambda k: schedule(as_step(k) // updates_per_epoch)
+
+
 def step_lr(learning_rate: float, step_size: int, *, gamma: float = 0.1) -> optax.Schedule:
-    """``learning_rate gamma^(k // step_size)``, torch's `StepLR`."""
+    """``learning_rate gamma^(k // step_size)``, torch's `StepLR`; it counts updates, or epochs by `by_epochs`."""
     check_rate(learning_rate)
     check_count("step_size", step_size)
     power = powers("gamma", gamma)
@@ -32,7 +41,10 @@ def step_lr(learning_rate: float, step_size: int, *, gamma: float = 0.1) -> opta
 
 
 def multi_step_lr(learning_rate: float, milestones: Sequence[int], *, gamma: float = 0.1) -> optax.Schedule:
-    """``learning_rate gamma^(milestones reached)``, torch's `MultiStepLR`; one given twice counts twice."""
+    """``learning_rate gamma^(milestones reached)``, torch's `MultiStepLR`; one given twice counts twice.
+
+    Milestones are updates, or epochs by `by_epochs`.
+    """
     check_rate(learning_rate)
     for milestone in milestones:
         check_count("milestones", milestone, least=0)
@@ -42,7 +54,7 @@ def multi_step_lr(learning_rate: float, milestones: Sequence[int], *, gamma: flo
 
 
 def exponential_lr(learning_rate: float, gamma: float) -> optax.Schedule:
-    """``learning_rate gammaᵏ``, torch's `ExponentialLR`."""
+    """``learning_rate gammaᵏ``, torch's `ExponentialLR`; it counts updates, or epochs by `by_epochs`."""
     check_rate(learning_rate)
     power = powers("gamma", gamma)
     return lambda k: learning_rate * power(as_step(k))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from jaxrnn.port.dropouts import rates_of
 from jaxrnn.port.expressions import Problem, Scope
 from jaxrnn.port.modules import LAYERS, MODULES
-from jaxrnn.port.names import Names
+from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.statements import Function
 from jaxrnn.port.text import Text
 
@@ -95,16 +95,13 @@ class Port:
     def _method(self, node: ast.FunctionDef, of_class: Scope, bases: set[str]) -> None:
         is_init = node.name == "__init__"
         draws = is_init and of_class.owner in self.needing_rngs
-        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         scope = Scope(
             owner=of_class.owner, has_rngs=is_init, variables=of_class.variables, layers=of_class.layers,
-            dropouts=of_class.dropouts, devices=of_class.devices,
+            dropouts=of_class.dropouts, devices={*of_class.devices},
             tensors=_tensors(node) if node.name == "forward" else {},
         )  # fmt: skip
-        if "device" in {a.arg for a in arguments}:
-            scope.devices.add("device")
         function = self._function(scope, bases)
-        for argument, default in _defaults(node):
+        for argument, default in with_defaults(node.args):
             if default is not None and function.expressions.holds_layers(default):
                 scope.classes.add(argument.arg)
         written = copy.deepcopy(node)
@@ -116,6 +113,7 @@ class Port:
         function.header(written, change=draws or node.name == "forward")
         function.decorators(node)
         function.block(node.body)
+        of_class.devices |= {name for name in scope.devices if name.startswith("self.")}
 
     def _function(self, scope: Scope, bases: set[str]) -> Function:
         return Function(self.text, self.names, scope, self.needing_rngs, bases, self.untranslated, self.notes)
@@ -159,19 +157,11 @@ def _tensors(node: ast.FunctionDef) -> dict[str, bool]:
     """Return the arguments of a forward pass that are tensors: those whose default, if any, is None."""
     return {
         argument.arg: True
-        for argument, default in _defaults(node)
+        for argument, default in with_defaults(node.args)
         if argument.arg != "self"
         and (default is None or (isinstance(default, ast.Constant) and default.value is None))
         and getattr(argument.annotation, "id", "") not in _NUMBERS
     }
-
-
-def _defaults(node: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
-    """Return a function's arguments with their defaults."""
-    arguments = [*node.args.posonlyargs, *node.args.args]
-    defaults = [*[None] * (len(arguments) - len(node.args.defaults)), *node.args.defaults]
-    named = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    return [*zip(arguments, defaults, strict=True), *named]
 
 
 assert {name.removeprefix("torch.nn.") for name in _DRAWING} - {"torch.randn", "torch.rand"} <= {*MODULES}

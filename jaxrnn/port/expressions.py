@@ -8,7 +8,7 @@ from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
 from jaxrnn.port.methods import METHODS, SHARED, TORCHS_ALONE
 from jaxrnn.port.modules import LAYERS, MODULES
-from jaxrnn.port.names import Names
+from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
 
 
@@ -79,6 +79,12 @@ _OF_MODULES = {
     "register_forward_hook": "there are no hooks: call it in __call__",
     "apply": "write the loop over nnx.iter_modules(module)",
 }
+# What to do about a package that has no rules.
+_INSTEAD = {
+    "torch.optim.lr_scheduler": "a schedule of jaxrnn.optim takes the place of the learning rate, nothing steps "
+    "it; it counts updates, so one by epochs is jaxrnn.optim.by_epochs(schedule, updates_per_epoch)",
+    "torch.utils.data": "loading data stays in torch: do it in a file that is not ported, and hand the loader on",
+}
 
 
 class Expressions(ast.NodeTransformer):
@@ -119,14 +125,48 @@ class Expressions(ast.NodeTransformer):
         return node
 
     def _with_arguments(self, node: ast.Call) -> ast.Call:
-        """Return a call with its arguments translated, and without those that are devices."""
-        args = [self.visit(a) for a in node.args if not self.is_device(a)]
-        keywords = [
-            ast.keyword(k.arg, self.visit(k.value))
+        """Return a call with its arguments translated, and without those that are devices.
+
+        A parameter for devices is not there any more, so whatever is given for it goes; where a device is given for
+        another parameter of this file's functions, nothing stands in its place.
+        """
+        places, known = self._for_devices(node)
+        given = [self._argument(a, place) for a, place in zip(node.args, places, strict=True)]
+        named = [
+            ast.keyword(k.arg, value)
             for k in node.keywords
-            if k.arg != "device" and not self.is_device(k.value)
+            if (value := self._argument(k.value, k.arg == "device" or known.get(k.arg or ""))) is not None
         ]
-        return ast.copy_location(ast.Call(node.func, args, keywords), node)
+        return ast.copy_location(ast.Call(node.func, [a for a in given if a is not None], named), node)
+
+    def _for_devices(self, node: ast.Call) -> tuple[list[bool | None], dict[str, bool]]:
+        """Return which parameters of what is called are for devices, by place and by name; None is not known."""
+        unknown: list[bool | None] = [None] * len(node.args)
+        found = self.names.called(node.func, self.scope.owner)
+        if found is None:
+            return unknown, {}
+        known = {p.arg: self.is_for_devices(p, default) for p, default in with_defaults(found)}
+        if any(isinstance(argument, ast.Starred) for argument in node.args):
+            return unknown, known
+        by_place = [known[p.arg] for p in [*found.posonlyargs, *found.args]]
+        return [*by_place, *unknown][: len(node.args)], known
+
+    def _argument(self, node: ast.expr, for_devices: bool | None) -> ast.expr | None:
+        """Return an argument in JAX, or None for a device where one is expected, or nothing is known of what is."""
+        if for_devices or (for_devices is None and self.is_device(node)):
+            return None
+        is_string = isinstance(node, ast.Constant)  # "cpu" may be a word
+        return ast.Constant(None) if self.is_device(node) and not is_string else self.visit(node)
+
+    def is_for_devices(self, parameter: ast.arg, default: ast.expr | None) -> bool:
+        """Return whether a parameter of a function is for devices, by its name, annotation or default."""
+        annotation = parameter.annotation
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            annotation = ast.parse(annotation.value, mode="eval").body
+        said = annotation is not None and any(
+            self.names.full(n) == "torch.device" for n in ast.walk(annotation)
+        )
+        return parameter.arg == "device" or said or (default is not None and self.is_device(default))
 
     def _function(self, name: str, node: ast.Call) -> ast.expr:
         head, _, last = name.rpartition(".")
@@ -146,13 +186,8 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a tensor of no values yet: use torch.zeros, or torch.tensor for given ones"
             )
-        if head == "torch.optim.lr_scheduler":
-            raise UntranslatedError(
-                "a schedule of jaxrnn.optim takes the place of the learning rate, and nothing steps it; it counts "
-                "updates, so one by epochs is lambda k: schedule(k // updates_per_epoch)"
-            )
         if name not in FUNCTIONS:
-            raise UntranslatedError("there is no rule for it")
+            raise UntranslatedError(_INSTEAD.get(head, "there is no rule for it"))
         return FUNCTIONS[name](node)
 
     def _dropout(self, node: ast.Call) -> ast.expr:

@@ -12,7 +12,7 @@ from jaxrnn import source
 from jaxrnn.port.classes import Port
 from jaxrnn.port.expressions import Expressions, Problem, Scope
 from jaxrnn.port.modules import LAYERS
-from jaxrnn.port.names import Names, bound_by, used_in
+from jaxrnn.port.names import Names, bound_by, free_in, used_in
 from jaxrnn.port.text import Text
 
 OURS = {
@@ -46,7 +46,7 @@ def port_file(path: Path, wanted: Sequence[str] = ()) -> Ported:
 def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
     """Return a source's classes of `torch.nn.Module` and functions in JAX, those wanted with what they use.
 
-    Without names they are all classes of modules, and all functions in which something of torch is.
+    Without names they are all classes of modules, and all functions in which one of them is or something of torch.
 
     Raises ValueError for a name that is not there or is something else, and SyntaxError for what is no Python.
     """
@@ -54,7 +54,7 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
     names, bound = Names(tree), bound_by(tree.body)
     modules = _modules(tree, names)
     functions = {n: node for n, node in bound.items() if isinstance(node, ast.FunctionDef)}
-    known = [*modules, *(n for n, node in functions.items() if _mentions_torch(node, names))]
+    known = [*modules, *_concerned(functions, {*modules}, names)]
     unknown = [n for n in wanted if n not in modules and n not in functions]
     if unknown or not (wanted or known):
         raise ValueError(
@@ -83,6 +83,8 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
             port.notes.append(
                 Problem(node.lineno, ast.unparse(node), "imported as it is: port that file too")
             )
+    if not wanted:
+        port.notes += _left_out(tree, names, chosen)
     code = f"{_head(name, port)}\n{imports}\n\n{body}"
     return Ported(
         _formatted(code),
@@ -98,6 +100,14 @@ def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
         if isinstance(node, ast.ClassDef) and names.bases(node) & {"torch.nn.Module", *LAYERS, *found}:
             found[node.name] = node
     return found
+
+
+def _concerned(functions: dict[str, ast.FunctionDef], known: set[str], names: Names) -> list[str]:
+    """Return the functions in which something of torch is, or something known, or another of them."""
+    found = {name for name, node in functions.items() if _mentions_torch(node, names)}
+    while more := {n for n, node in functions.items() if free_in(node) & (known | found)} - found:
+        found |= more
+    return [name for name in functions if name in found]
 
 
 def _mentions_torch(node: ast.AST, names: Names) -> bool:
@@ -119,7 +129,7 @@ def _with_what_they_use(wanted: Sequence[str], bound: dict[str, ast.stmt]) -> li
         name = open_names.pop()
         if name in bound and name not in found:
             found[name] = bound[name]
-            open_names += used_in(bound[name])
+            open_names += free_in(bound[name])
     return sorted(dict.fromkeys(found.values()), key=lambda node: node.lineno)
 
 
@@ -132,6 +142,21 @@ def _cut(text: Text, node: ast.stmt) -> str:
         first -= 1
     assert node.end_lineno is not None
     return text.edited(first, node.end_lineno)
+
+
+def _left_out(tree: ast.Module, names: Names, chosen: Sequence[ast.stmt]) -> list[Problem]:
+    """Return what is at the top of a file and is not ported, though torch or something of the file is in it."""
+    bound = {*names.functions, *names.classes}
+    asked = Expressions(names, Scope(), set())
+    found = []
+    for node in tree.body:
+        is_device = isinstance(node, ast.Assign) and asked.is_device(node.value)
+        if node in chosen or isinstance(node, ast.Import | ast.ImportFrom) or is_device:
+            continue
+        if free_in(node) & bound or _mentions_torch(node, names):
+            why = "left out: only classes and functions are ported, and what they use; put it in a function"
+            found.append(Problem(node.lineno, ast.unparse(node).splitlines()[0], why))
+    return found
 
 
 def _imports(tree: ast.Module, body: str) -> str:
@@ -161,7 +186,8 @@ def _head(name: str, port: Port) -> str:
     text += "\nWeights load by name: `jaxrnn.load_state_dict(model, theirs.state_dict())`, or the path of a file.\n"
     if port.untranslated:
         text += (
-            f"\nNot translated, {len(port.untranslated)} in all; there the code raises NotImplementedError.\n"
+            f"\nNot translated, {len(port.untranslated)} in all; there functions raise NotImplementedError, and "
+            "other code is a comment.\n"
         )
     return f'"""{text}"""\n'
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrnn.port.expressions import Expressions, Problem, Scope
 from jaxrnn.port.modules import LAYERS
-from jaxrnn.port.names import Names
+from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.rules import UntranslatedError, fill
 from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
@@ -25,6 +25,7 @@ _OVERWRITING = {
 _VIEWS = {
     "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
 }  # fmt: skip
+_NO_GRADIENT = {"torch.no_grad", "torch.inference_mode"}
 LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
 
 
@@ -68,7 +69,8 @@ class Function:
         if isinstance(node, ast.ClassDef):
             self._class(node)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            inner = replace(self, scope=replace(self.scope, tensors=dict(self.scope.tensors)), around=node)
+            scope = replace(self.scope, tensors=dict(self.scope.tensors), devices=set(self.scope.devices))
+            inner = replace(self, scope=scope, around=node)
             inner.header(node)
             inner.decorators(node)
             inner.block(node.body)
@@ -77,7 +79,7 @@ class Function:
         elif isinstance(node, ast.If | ast.For | ast.While | ast.With | ast.Try):
             self._compound(node)
         else:
-            self._simple(node)
+            return self._simple(node)
         return False
 
     def _class(self, node: ast.ClassDef) -> None:
@@ -87,15 +89,21 @@ class Function:
         self.block(node.body)
 
     def decorators(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
-        """Take torch's decorators away, and say so."""
+        """Take torch's decorators away, and say so; outside of models nothing here keeps a graph."""
         for decorator in node.decorator_list:
-            if self.names.of_torch(decorator.func if isinstance(decorator, ast.Call) else decorator):
+            name = self.names.of_torch(decorator.func if isinstance(decorator, ast.Call) else decorator)
+            comment = ast.copy_location(ast.Expr(decorator), decorator)
+            comment.col_offset -= 1  # the @
+            if name in _NO_GRADIENT:
+                self.text.remove(comment)
+                if self.scope.owner:
+                    why = "gradients are taken where they are asked for: of this too, if a loss is made of it"
+                    self.notes.append(Problem(decorator.lineno, f"@{ast.unparse(decorator)}", why))
+            elif name:
                 problem = Problem(
                     decorator.lineno, ast.unparse(decorator), "decorators of torch have no rule"
                 )
                 self.untranslated.append(problem)
-                comment = ast.copy_location(ast.Expr(decorator), decorator)
-                comment.col_offset -= 1  # the @
                 self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
 
     def _compound(self, node: ast.If | ast.For | ast.While | ast.With | ast.Try) -> None:
@@ -133,7 +141,8 @@ class Function:
         lines, problems = [], list[Problem]()
         for statement in step.inside:
             changed, found = self._translated(self._rewritten(copy.deepcopy(statement)), compiled=True)
-            lines.append(ast.unparse(changed or statement))
+            if not _does_nothing(changed or statement):
+                lines.append(ast.unparse(changed or statement))
             problems += found
             self._learn(statement)
         if not problems:
@@ -142,17 +151,22 @@ class Function:
 
     # Single statements -----------------------------------------------------------------------------------------
 
-    def _simple(self, node: ast.stmt) -> None:
+    def _simple(self, node: ast.stmt) -> bool:
+        """Translate a statement; return whether it is gone, as nothing is left to do, x = x."""
         original = ast.dump(node)
         rewritten = self._rewritten(copy.deepcopy(node))
         changed, problems = self._translated(rewritten)
         problems += self._kept_in_the_module(node)
         self._note_aliases(node)
+        gone = changed is not None and not problems and _does_nothing(changed)
         if problems:
             self._refuse(node, problems)
+        elif gone:
+            self.text.remove(node)
         elif changed is not None or ast.dump(rewritten) != original:
             self.text.replace(node, ast.unparse(changed if changed is not None else rewritten))
         self._learn(node)
+        return gone
 
     def _translated(self, node: ast.stmt, compiled: bool = False) -> tuple[ast.stmt | None, list[Problem]]:
         """Return a translated statement, None if nothing changed, and what could not be translated in it."""
@@ -166,6 +180,8 @@ class Function:
         """Return what a statement that sets a part of a tensor, or a buffer, says of the whole."""
         if isinstance(node, ast.Expr) and (buffer := self._buffer(node.value)) is not None:
             return buffer
+        if self._base_draws and self._constructs_base(node):
+            node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))  # type: ignore[attr-defined]
         if isinstance(node, ast.Assign | ast.AnnAssign) and self.scope.has_rngs and node.value is not None:
             node.value = self._held_by_flax(node)
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -240,14 +256,26 @@ class Function:
             return False
         if self.names.of_torch(function) == "torch.nn.Module.__init__":
             return True
-        if function.attr == "__init__" and self.names.full(getattr(function.value, "func", node)) == "super":
-            if not self.bases & {*self.needing_rngs, *LAYERS}:
-                return not self.bases or self.bases == {"nnx.Module"}
-            node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))
-            self.text.replace(node, ast.unparse(node))
-            return False
+        if self._constructs_base(node):
+            return not self._base_draws and (not self.bases or self.bases == {"nnx.Module"})
         return function.attr == "flatten_parameters" or (
             function.attr in ("to", "cuda", "cpu") and not isinstance(function.value, ast.Call)
+        )
+
+    @property
+    def _base_draws(self) -> bool:
+        """Whether the constructor of a class's base needs random numbers."""
+        return bool(self.bases & {*self.needing_rngs, *LAYERS})
+
+    def _constructs_base(self, node: ast.stmt) -> bool:
+        """Return whether it is ``super().__init__(...)``."""
+        call = node.value if isinstance(node, ast.Expr) else None
+        function = call.func if isinstance(call, ast.Call) else None
+        return (
+            isinstance(function, ast.Attribute)
+            and function.attr == "__init__"
+            and isinstance(function.value, ast.Call)
+            and self.names.full(function.value.func) == "super"
         )
 
     def _asks_for_no_gradient(self, node: ast.stmt) -> bool:
@@ -255,7 +283,7 @@ class Function:
         return (
             isinstance(node, ast.With)
             and not self.scope.owner
-            and [self.names.full(getattr(i.context_expr, "func", i)) for i in node.items] == ["torch.no_grad"]
+            and {self.names.full(getattr(i.context_expr, "func", i)) for i in node.items} <= _NO_GRADIENT
         )
 
     def _sets_initial_values(self, node: ast.stmt) -> bool:
@@ -292,12 +320,10 @@ class Function:
         self.text.edits = [
             e for e in self.text.edits if not node.lineno <= e.start[0] <= (node.end_lineno or node.lineno)
         ]
-        code = (
-            "\n".join([*lines, self.text.commented(node), stop])
-            if not _is_one_line_body(self.text, node)
-            else stop
-        )
-        self.text.replace(node, code)
+        if not (self.scope.owner or self.around):  # run when the file is imported
+            stop = "pass"
+        one_line = _is_one_line_body(self.text, node)
+        self.text.replace(node, stop if one_line else "\n".join([*lines, self.text.commented(node), stop]))
 
     def _kept_in_the_module(self, node: ast.stmt) -> list[Problem]:
         """Refuse what a method other than the constructor keeps in its module: compiled code forgets it."""
@@ -351,12 +377,38 @@ class Function:
     def header(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, change: bool = False
     ) -> None:
-        """Translate bases, defaults and annotations, and write a header anew if it was changed."""
+        """Translate bases, defaults and annotations, and write a header anew if it was changed.
+
+        Parameters for devices go; from then on their names stand for devices.
+        """
         emptied = _without_body(node)
+        if not isinstance(node, ast.ClassDef):
+            emptied.args, gone = self._without_devices(node.args)
+            self.scope.devices |= gone
+            change = change or bool(gone)
         changed, problems = self._translated(emptied)
         self.untranslated += problems
         if changed is not None or change:
             self.text.replace_header(node, _header(changed or emptied))
+
+    def _without_devices(self, of: ast.arguments) -> tuple[ast.arguments, set[str]]:
+        """Return parameters without those that are for devices, and the names of these."""
+        gone = {
+            parameter.arg
+            for parameter, default in with_defaults(of)
+            if self.expressions.is_for_devices(parameter, default)
+        }
+        kept = [(p, default) for p, default in with_defaults(of) if p.arg not in gone]
+        named = [(p, default) for p, default in kept if p in of.kwonlyargs]
+        return ast.arguments(
+            posonlyargs=[p for p in of.posonlyargs if p.arg not in gone],
+            args=[p for p in of.args if p.arg not in gone],
+            vararg=of.vararg,
+            kwonlyargs=[p for p, _ in named],
+            kw_defaults=[default for _, default in named],
+            kwarg=of.kwarg,
+            defaults=[default for p, default in kept if default is not None and p not in of.kwonlyargs],
+        ), gone
 
 
 def _without_body(node: Any) -> Any:
@@ -367,6 +419,15 @@ def _without_body(node: Any) -> Any:
         if hasattr(emptied, name):
             setattr(emptied, name, [])
     return emptied
+
+
+def _does_nothing(node: ast.stmt) -> bool:
+    """Return whether a statement gives names what they have: ``x, y = x, y``."""
+    return (
+        isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and ast.unparse(node.targets[0]) == ast.unparse(node.value)
+    )
 
 
 def _header(emptied: ast.stmt) -> str:

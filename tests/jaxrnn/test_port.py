@@ -118,6 +118,7 @@ CLASSES: dict[str, tuple[str, str, tuple, Any]] = {
     "convolutions": ("tutorials", "ConvTower", (3, 8), lambda f, i: (f(4, 6, 3),)),
     "detached": ("tutorials", "Detached", (3, 4), lambda f, i: (f(5, 2, 3),)),
     "dropout by a function": ("tutorials", "DroppedAgain", (4,), lambda f, i: (f(2, 3, 4),)),
+    "devices handed on": ("tutorials", "PlacedAgain", (4,), lambda f, i: (f(5, 2, 4),)),
     "a cell by hand": ("tutorials", "CellByHand", (4, 6), lambda f, i: (f(2, 3, 4),)),
 }
 QUICK = ("the notebook's RNN", "the notebook's LSTM", "packed", "detached")

@@ -53,6 +53,7 @@ REFUSED = {
     "y = F.softmax(x)": ("F.softmax(x)", "say which"),
     "y = (x + 1).expand(-1, 3)": ("(x + 1).expand(-1, 3)", "a name first"),
     "y = x.to(self.there)": ("x.to(self.there)", "device or a dtype"),
+    "y = torch.utils.data.DataLoader(x)": ("torch.utils.data.DataLoader(x)", "hand the loader on"),
     "y = x.view(dtype=torch.int32)": ("x.view(dtype=", "bitcast"),
     "self.last = x; y = x": ("self.last", "keeps nothing"),
     "y = nn.Linear(3, 4)(x)": ("nn.Linear(3, 4)", "__init__"),
@@ -69,7 +70,7 @@ def test_what_has_no_translation_is_named_and_raises_at_its_place(line):
     code, why = REFUSED[line]
     source = """
 class Net(nn.Module):
-    def __init__(self, there="cpu"):
+    def __init__(self, there=None):
         super().__init__()
         self.there = there
         self.fc = nn.Linear(4, 4)
@@ -252,6 +253,101 @@ def test_what_else_is_done_to_parameters_is_never_left_out_in_silence(line):
     assert found.untranslated
     assert not found.notes
     assert "raise NotImplementedError" in found.code
+
+
+def test_a_loop_over_torchs_loader_trains_as_the_original_does(torch):
+    source = """
+def train(model, loader, device, lr=0.1):
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    model.to(device)
+    losses = []
+    for epoch in range(2):
+        for i, (xb, yb) in enumerate(loader):
+            xb, yb = xb.to(device), yb.to(device)
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(xb.view(len(yb), -1)) / (1 + i), yb)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def main(model, loader, dev):
+    return train(model, loader, dev, 0.2)
+"""
+    found = ported(source)
+    assert not found.untranslated
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((12, 2, 3)).astype(np.float32), random.integers(0, 4, 12)
+    data = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    loader = torch.utils.data.DataLoader(data, batch_size=5)
+    theirs, ours = torch.nn.Linear(6, 4), nnx.Linear(6, 4, rngs=nnx.Rngs(0))
+    jaxrnn.load_state_dict(ours, theirs.state_dict())
+    expected = names_in(HEAD + source)["main"](theirs, loader, "cpu")
+    losses = names_in(found.code)["main"](ours, loader, "cpu")
+    # Six steps in float32 of a linear map.
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+    assert losses[-1] < losses[0]
+
+
+def test_code_outside_of_functions_never_stops_an_import_and_is_listed():
+    found = ported(
+        """
+        size = 4
+        noise = torch.randn(3)
+        total, history = 0.0, []
+
+        class Net(nn.Module):
+            shared = torch.rand(2)
+
+            def forward(self, x):
+                history = [x]
+                return x + noise + len(history)
+
+        @torch.no_grad()
+        def evaluate(net, x):
+            total = net(x)
+            return total
+
+        model = Net()
+        for _ in range(3):
+            evaluate(model, torch.ones(3))
+        print(size)
+        if __name__ == "__main__":
+            evaluate(model, torch.ones(3))
+        """
+    )
+    net = names_in(found.code)["Net"]()
+    with pytest.raises(NameError, match="noise"):
+        net(jnp.ones(3))
+    assert [problem.code for problem in found.untranslated] == ["torch.randn(3)", "torch.rand(2)"]
+    assert "# noise = torch.randn(3)" in found.code
+    left_out = [note.code for note in found.notes if "put it in a function" in note.why]
+    assert left_out == ["model = Net()", "for _ in range(3):", "if __name__ == '__main__':"]
+    for local in ("history, total", "no_grad", "total, history"):
+        assert local not in found.code
+
+
+def test_a_method_without_gradients_is_noted_as_one_with_them():
+    found = ported(
+        """
+        class Net(nn.Module):
+            @torch.no_grad()
+            def generate(self, x):
+                with torch.inference_mode():
+                    return x + 1
+
+        @torch.inference_mode()
+        def evaluate(net, x):
+            with torch.inference_mode():
+                return net.generate(x)
+        """
+    )
+    assert [note.code for note in found.notes] == ["@torch.no_grad()"]
+    assert "if a loss is made of it" in found.notes[0].why
+    assert [problem.code for problem in found.untranslated] == ["torch.inference_mode()"]
+    assert "@" not in found.code.replace("# Not translated: @", "")
+    assert names_in(found.code)["evaluate"](type("Doubling", (), {"generate": lambda _, x: 2 * x})(), 3) == 6
 
 
 def test_comments_layout_and_what_is_not_of_torch_stay():

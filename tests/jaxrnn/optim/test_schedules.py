@@ -140,6 +140,28 @@ def test_the_rates_are_those_torch_uses_at_each_update(torch, row):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "options", "schedule"),
+    [
+        ("StepLR", {"step_size": 2, "gamma": 0.5}, optim.step_lr(BASE, 2, gamma=0.5)),
+        ("CosineAnnealingLR", {"T_max": 6}, optim.cosine_annealing_lr(BASE, 6)),
+    ],
+)
+def test_by_epochs_the_rates_are_those_of_a_scheduler_stepped_once_per_epoch(torch, name, options, schedule):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
+    expected = []
+    for _epoch in range(6):
+        for _batch in range(9):
+            expected.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+        scheduler.step()
+    found = our_rates(optim.by_epochs(schedule, 9), len(expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDINGS * BASE)
+    assert (our_rates(schedule, len(expected)) != found).sum() > 20
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("row", range(len(MOMENTA)), ids=lambda row: label(MOMENTA[row]))
 def test_the_momentum_is_cycled_as_torch_cycles_it(torch, row):
     name, options, _ = MOMENTA[row]
@@ -395,6 +417,7 @@ def test_a_schedule_runs_in_an_optimizer_under_jit():
             "a single update, for which torch",
         ),
         (lambda: optim.one_cycle_lr(1.0, 10, div_factor=0), None, ValueError, "div_factor=0"),
+        (lambda: optim.by_epochs(optim.step_lr(1.0, 3), 0), None, ValueError, "updates_per_epoch=0"),
         (lambda: optim.one_cycle_momentum(10, max_momentum=1.0), None, ValueError, "max_momentum=1.0"),
         (
             lambda: optim.cyclic_lr(0.1, 1.0, mode="square"),
