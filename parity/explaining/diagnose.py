@@ -17,7 +17,7 @@ from torch import nn
 
 from parity.explaining import inversion
 from parity.explaining.misfit import Answer, misfit
-from parity.faults import FUNCTIONS, RECURRENT, Fault, parameters, sites
+from parity.faults import FUNCTIONS, RECURRENT, Fault, Substitution, parameters, sites
 from parity.gates import Array
 from parity.longhand import surface, torch_modules
 from parity.longhand.recurrent import Network, Place
@@ -134,14 +134,15 @@ def hypotheses(evidence: Evidence) -> Iterator[Hypothesis]:
     for fault in RECURRENT:
         if any(map(fault.possible, networks)):
             yield _hypothesis(fault)
-    for substitution in FUNCTIONS:
+    for substitution in _possible_functions(evidence.model):
         if evidence.functions.intersection(substitution.functions):
             yield Hypothesis(substitution.id, substitution.name, substitution.fix, substitution.plant)
 
 
 def local_hypotheses(evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield mistakes in reading one parameter, and those that are made in one line of the model only."""
-    for fault in (*parameters.faults(evidence.model), *sites.faults(evidence.answer, FUNCTIONS)):
+    model = evidence.model
+    for fault in (*parameters.faults(model), *sites.faults(evidence.answer, _possible_functions(model))):
         yield Hypothesis(fault.id, fault.name, fault.fix, fault.plant)
 
 
@@ -176,6 +177,10 @@ def _hypothesis(fault: Fault, where: str = "") -> Hypothesis:
         fault.fix,
         lambda model: torch_modules.plant(model, lambda name, network: fault.recipe(network)),
     )
+
+
+def _possible_functions(model: nn.Module) -> list[Substitution]:
+    return [substitution for substitution in FUNCTIONS if substitution.possible(model)]
 
 
 def _networks(model: nn.Module) -> list[Network]:

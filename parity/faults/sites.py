@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from parity.faults.functions.called import GRU_CELL, LSTM_CELL, RNN_CELLS
@@ -42,14 +44,20 @@ def site() -> Site | None:
 
 @dataclass(frozen=True)
 class Confined(Substitution):
-    """A mistake made in one line only."""
+    """A mistake, `of`, made in one line only."""
 
+    of: Substitution | None = None
     at: Site | None = None
+
+    def bound(self, model: nn.Module) -> Confined:
+        """Return the fault with the mistake as it is in one run."""
+        assert self.of is not None
+        return dataclasses.replace(self, of=self.of.bound(model))
 
     def call(self, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Exchange the function if it is called in that line."""
-        if function in self.functions and site() == self.at:
-            return super().call(function, args, kwargs)
+        if self.of is not None and function in self.functions and site() == self.at:
+            return self.of.call(function, args, kwargs)
         return function(*args, **kwargs)
 
 
@@ -92,7 +100,7 @@ def faults(call: Callable[[], Any], substitutions: Iterable[Substitution]) -> li
 def _confined(fault: Substitution, at: Site) -> Confined:
     words = f"{fault.name}, in {at} only"
     return Confined(
-        fault.id, words, fault.fix, fault.functions, fault.instead, fault.gate, fault.variant, at=at
+        fault.id, words, fault.fix, fault.functions, {}, fault.gate, fault.variant, of=fault, at=at
     )
 
 

@@ -44,6 +44,10 @@ class Substitution:
     variant: bool = False
     within_layers: bool = False
 
+    def possible(self, model: nn.Module) -> bool:
+        """Tell whether a model that calls one of the functions can have this fault."""
+        return True
+
     def bound(self, model: nn.Module) -> Substitution:
         """Return the fault as it is in one run of a model."""
         return self

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from parity.faults.functions import activations, attention, norms, search, tokens, tying
+from parity.faults.functions import activations, attention, indices, norms, search, tokens, tying
 from parity.faults.substitution import Substitution
 
 FAULTS: tuple[Substitution, ...] = (
     *attention.FAULTS,
     *norms.FAULTS,
     *activations.FAULTS,
+    *indices.FAULTS,
     *tokens.FAULTS,
     *search.FAULTS,
     *tying.FAULTS,
