@@ -256,11 +256,21 @@ def _fresh(arguments: Arguments) -> Value:
 
 
 def _recurrent(made: Made, value: Value, arguments: Arguments) -> Value:
-    lengths = (arguments.keywords or {}).get("lengths", Constant(None))
-    output = _output(made, value, "lengths" if lengths != Constant(None) else None)
+    ended = (arguments.keywords or {}).get("lengths", Constant(None)) != Constant(None)
+    over_padding = False if ended or isinstance(value, Packed) else _padded_behind(value)
+    padded = "lengths" if ended else "padding" if over_padding else None
     inside = value.of if isinstance(value, Packed) else value
-    state = State(made, inside.root if isinstance(inside, Array | Output) else None)
-    return Items((output, Items((state, state)) if made.name.endswith("LSTM") else state))
+    root = inside.root if isinstance(inside, Array | Output) else None
+    state = State(made, root, over_padding)
+    return Items(
+        (_output(made, value, padded), Items((state, state)) if made.name.endswith("LSTM") else state)
+    )
+
+
+def _padded_behind(value: Value) -> bool | None:
+    """Tell whether rows are padded behind their ends, None where nobody knows of padding."""
+    padding = value.padding if isinstance(value, Array | Output) else None
+    return padding.right if padding else None
 
 
 def _output(made: Made, value: Value, padded: str | None) -> Value:
@@ -268,9 +278,6 @@ def _output(made: Made, value: Value, padded: str | None) -> Value:
         return Packed(Output(made, None))
     batch_first = made.known("batch_first", False)
     time_axis = int(batch_first) if isinstance(batch_first, bool) else None
-    padding = value.padding if isinstance(value, Array | Output) else None
-    if padding and padding.right and padded is None:
-        padded = "padding"
     return Output(made, time_axis, padded)
 
 

@@ -116,6 +116,7 @@ class State:
 
     layer: Made
     root: int | None  # of the input
+    over_padding: bool | None = None  # False where each row ended by itself, None where nobody knows
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,17 @@ def takes_last_step(index: Index) -> bool:
     return all(each == FULL for each in steps_of(index)[base.time_axis + 1 :])
 
 
-def in_forward(index: Index) -> bool:
-    """Tell whether an index stands where a model computes, not where somebody looks at a result."""
-    return getattr(index.function, "name", None) in ("forward", "__call__")
+def takes_states(index: Index) -> bool:
+    """Tell whether an index takes the states of some layers or directions, not those of some rows."""
+    taken, (first, *rest) = index.index[0], steps_of(index)
+    if first == FULL or (isinstance(taken, ast.Constant) and first is None):  # `...`, or a new axis
+        return False
+    return all(each in (FULL, None) for each in rest)
+
+
+def in_forward(noted: Index | Call) -> bool:
+    """Tell whether an index or a call stands where a model computes, not where somebody looks at a result."""
+    return getattr(noted.function, "name", None) in ("forward", "__call__")
 
 
 def only_looked_at(program: Program, node: ast.AST) -> bool:

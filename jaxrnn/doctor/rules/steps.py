@@ -17,27 +17,79 @@ from jaxrnn.doctor.rules.rule import (
     model,
     only_looked_at,
     takes_last_step,
+    takes_states,
     takes_step,
 )
-from jaxrnn.doctor.values import Array, Output, Packed, Size, Value, directions, is_recurrent
+from jaxrnn.doctor.values import (
+    Array,
+    Bound,
+    Made,
+    Name,
+    Output,
+    Packed,
+    Size,
+    State,
+    Value,
+    directions,
+    is_recurrent,
+)
 
 _LENGTHS = re.compile(r"(?:.*_)?(?:lengths|lens)")
+_OTHER_AXES = frozenset(
+    ("squeeze", "view", "reshape", "flatten", "transpose", "permute", "swapaxes", "unbind")
+)
+_FUNCTIONS_OF_AXES = frozenset(
+    f"{package}.{name}" for package in ("torch", "jax.numpy") for name in _OTHER_AXES
+)
 _TAKEN_APART = frozenset(("chunk", "split", "view", "reshape", "unflatten", "tensor_split"))
 
 
 def _padded(program: Program) -> Iterator[Hit]:
     for index in program.indices:
-        output = index.base
-        if not takes_last_step(index) or only_looked_at(program, index.node):
+        if only_looked_at(program, index.node):
             continue
-        shown = text(index.node)
-        if output.padded:
-            yield index.node, f"{shown} is the last step of the longest row; in all others it is padding."
-        elif (name := _ignored_lengths(index.function)) and in_forward(index):
-            yield (
-                index.node,
-                f"{shown} is the last step of every row, although rows end at `{name}`, which is not used.",
-            )
+        if takes_last_step(index):
+            yield from _padded_step(index)
+        elif isinstance(index.base, State) and takes_states(index):
+            yield from _padded_state(index, index.base)
+    for call in program.calls:
+        state = _read_whole(call)
+        if isinstance(state, State) and not only_looked_at(program, call.node):
+            yield from _padded_state(call, state)
+
+
+def _padded_step(index: Index) -> Iterator[Hit]:
+    shown = text(index.node)
+    if index.base.padded:
+        yield index.node, f"{shown} is the last step of the longest row; in all others it is padding."
+    elif (name := _ignored_lengths(index.function)) and in_forward(index):
+        yield (
+            index.node,
+            f"{shown} is the last step of every row, although rows end at `{name}`, which is not used.",
+        )
+
+
+def _padded_state(noted: Index | Call, state: State) -> Iterator[Hit]:
+    shown = text(noted.node)
+    if state.over_padding:
+        yield noted.node, f"{shown} is the state behind the padding, since the batch is not packed."
+    elif state.over_padding is None and (name := _ignored_lengths(noted.function)) and in_forward(noted):
+        yield (
+            noted.node,
+            f"{shown} is the state behind the last step, although rows end at `{name}`, which is not used.",
+        )
+
+
+def _read_whole(call: Call) -> Value:
+    """Return what a call reads out or brings to other axes: a method's object, or else its first argument."""
+    match call.target:
+        case Bound(value=value, name=name) if name in _OTHER_AXES:
+            return value
+        case Name(dotted=dotted) if dotted in _FUNCTIONS_OF_AXES:
+            return call.arguments.first()
+        case Made(name="torch.nn.Linear" | "flax.nnx.Linear"):
+            return call.arguments.first()
+    return None
 
 
 def _ignored_lengths(function: ast.AST | None) -> str | None:
@@ -156,9 +208,11 @@ RULES = (
         "The last step of a padded batch is taken for the last step of each row.",
         "For rows that end earlier, `output[:, -1]` of a packed batch is exactly zero: their prediction is the "
         "readout's bias, and no gradient reaches the layer. Of 64 rows of 1 to 20 steps, {} have it. Of a "
-        "batch that is not packed it is what the layer makes of padding.",
-        "Take `h_n[-1]`: of a packed batch it is each row's own last step (both directions: "
-        "`torch.cat([h_n[-2], h_n[-1]], dim=1)`). Or gather it: `output[torch.arange(B), lengths - 1]`.",
+        "batch that is not packed it is what the layer makes of padding, and so is `h_n[-1]`, the very same "
+        "numbers: an untrained LSTM's are {} of their size away from each row's own last step.",
+        "Pack the batch, `pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)`, and then "
+        "take `h_n[-1]`: of a packed batch, and of no other, it is each row's own last step (both directions: "
+        "`torch.cat([h_n[-2], h_n[-1]], dim=1)`). Or, of one direction, gather it: `output[torch.arange(B), lengths - 1]`.",
         model(
             _PACK,
             "output, (h_n, c_n) = self.rnn(packed)",
@@ -173,8 +227,9 @@ RULES = (
             arguments="x, lengths",
         ),
         _padded,
-        "`output, (h_n, c_n) = rnn(x, lengths=lengths)`, and `h_n[-1]`; nothing needs packing.",
-        ("57",),
+        "Pass the lengths, `output, (h_n, c_n) = rnn(x, lengths=lengths)`, and then take `h_n[-1]`; nothing needs "
+        "packing.",
+        ("57", "67 %"),
     ),
     Rule(
         "last-step-of-bidirectional",

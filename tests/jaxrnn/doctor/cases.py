@@ -74,6 +74,99 @@ WRONG = {
                 output, _ = self.rnn(x, lengths=lengths)
                 return output[:, -1]
         """,
+        # `h_n` of a batch that is not packed is the same number.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences):
+            x = pad_sequence(sequences, batch_first=True)
+            _, h_n = rnn(x)
+            return h_n[-1]
+        """,
+        """
+        rnn = nn.LSTM(3, 4)
+
+        def last(sequences):
+            output, h = rnn(pad_sequence(sequences))
+            return h[0][-1, ...]
+        """,
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences):
+            output, h = rnn(pad_sequence(sequences, batch_first=True))
+            return h.squeeze(0)
+        """,
+        """
+        def collate(rows):
+            xs, ys = zip(*rows)
+            return pad_sequence(xs, batch_first=True), torch.tensor(ys)
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = nn.Embedding(100, 8, padding_idx=0)
+                self.rnn = nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True)
+                self.fc = nn.Linear(8, 2)
+
+            def forward(self, tokens):
+                output, (h_n, c_n) = self.rnn(self.embedding(tokens))
+                return self.fc(torch.cat((h_n[-2, :, :], h_n[-1, :, :]), dim=1))
+
+        model = Model()
+        for x, y in torch.utils.data.DataLoader(rows, 8, collate_fn=collate):
+            print(model(x))
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+                self.fc = nn.Linear(4, 2)
+
+            def forward(self, x, lengths):
+                _, h = self.rnn(x)
+                return self.fc(torch.squeeze(h, 0))
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+                self.fc = nn.Linear(4, 2)
+
+            def forward(self, x, seq_lens):
+                return self.fc(self.rnn(x)[1]).squeeze(0)
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+
+            def forward(self, x, lengths):
+                _, (h, c) = self.rnn(x)
+                return h[-2:].transpose(0, 1).flatten(1)
+        """,
+        # What a layer says of padding is padding to the next.
+        """
+        first, second = nn.GRU(3, 4), nn.GRU(4, 4)
+
+        def last(sequences, lengths):
+            output, _ = first(pack_padded_sequence(pad_sequence(sequences), lengths))
+            output, _ = pad_packed_sequence(output)
+            return second(output)[1][-1]
+        """,
+        """
+        import jaxrnn
+        from jaxrnn.sequence import pad_sequence as pad
+
+        rnn = jaxrnn.GRU(3, 4, batch_first=True, rngs=rngs)
+
+        def last(sequences):
+            _, h_n = rnn(pad(sequences, batch_first=True))
+            return h_n[0]
+        """,
     ],
     "last-step-of-bidirectional": [
         """
@@ -648,6 +741,76 @@ RIGHT = {
                 if self.packs:
                     output, _ = pad_packed_sequence(output, batch_first=True)
                 return output[:, -1]
+        """,
+        # The states of a packed batch, or of one whose lengths are given, are each row's own.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences, lengths):
+            x = pad_sequence(sequences, batch_first=True)
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            output, h_n = rnn(packed)
+            return h_n[-1], h_n.squeeze(0)
+        """,
+        """
+        import jaxrnn
+        from jaxrnn.sequence import pad_sequence as pad
+
+        rnn = jaxrnn.LSTM(3, 4, batch_first=True, rngs=rngs)
+
+        def last(sequences, lengths):
+            _, (h_n, c_n) = rnn(pad(sequences, batch_first=True), lengths=lengths)
+            return h_n[-1]
+        """,
+        """
+        rnn = nn.LSTM(3, 4)
+
+        def last(sequences):
+            _, (h_n, _) = rnn(nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False))
+            return h_n[-1]
+        """,
+        # Padding in front: the state behind the last step is each row's own.
+        """
+        rnn = nn.GRU(3, 4, batch_first=True)
+
+        def last(sequences):
+            _, h_n = rnn(pad_sequence(sequences, batch_first=True, padding_side="left"))
+            return h_n[-1]
+        """,
+        # A tagger looks at its state's shape, and hands it on.
+        """
+        class Tagger(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+                self.fc = nn.Linear(4, 5)
+
+            def forward(self, sequences, state=None):
+                output, state = self.rnn(pad_sequence(sequences, batch_first=True), state)
+                print(state[-1].shape, state.squeeze(0).shape)
+                return self.fc(output), state
+        """,
+        # One of two branches is packed, by lengths that are used.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+
+            def forward(self, x, lengths):
+                if self.packs:
+                    x = pack_padded_sequence(x, lengths, batch_first=True)
+                return self.rnn(x)[1][-1]
+        """,
+        # Rows that are all equally long.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4, batch_first=True)
+
+            def forward(self, x):
+                return self.rnn(x)[1].squeeze(0)
         """,
     ],
     "last-step-of-bidirectional": [

@@ -34,8 +34,12 @@ def last_step_of_padding():
     layer, x = layer_and_input(batch_first=True, rows=64)
     lengths = torch.randint(1, T + 1, (64,))
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    output, _ = pad_packed_sequence(layer(packed)[0], batch_first=True)
-    return (f"{int((output[:, -1] == 0).all(dim=1).sum())}",)
+    output, (own, _) = layer(packed)
+    output, _ = pad_packed_sequence(output, batch_first=True)
+    padded = x.where((torch.arange(T) < lengths[:, None])[..., None], 0)
+    unpacked, (h_n, _) = layer(padded)
+    assert torch.equal(h_n[-1], unpacked[:, -1])
+    return f"{int((output[:, -1] == 0).all(dim=1).sum())}", percent(apart(h_n[-1], own[-1]))
 
 
 def last_step_of_bidirectional():

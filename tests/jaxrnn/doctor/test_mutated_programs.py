@@ -39,6 +39,14 @@ MUTANTS = [
         "self.dropout(output)[:, -1])",
         "last-step-of-padding last-step-of-bidirectional",
     ),
+    (
+        "tagger",
+        "        packed = ragged.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)\n"
+        "        output, _ = self.rnn(packed)\n"
+        "        output, _ = ragged.pad_packed_sequence(output, batch_first=True, total_length=words.size(1))\n",
+        "        output = torch.cat([*self.rnn(x)[1][0][-2:]], dim=1)\n",
+        "last-step-of-padding",
+    ),
     ("tagger", "optimizer.zero_grad(set_to_none=True)", "pass", "gradients-not-zeroed"),
     (
         "translator",
