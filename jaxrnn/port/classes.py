@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 
 from jaxrnn.port.dropouts import rates_of
-from jaxrnn.port.expressions import Problem, Scope
+from jaxrnn.port.expressions import Problem
+from jaxrnn.port.kinds import Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.statements import Function
@@ -102,7 +103,7 @@ class Port:
         )  # fmt: skip
         function = self._function(scope, bases)
         for argument, default in with_defaults(node.args):
-            if default is not None and function.expressions.holds_layers(default):
+            if default is not None and function.kinds.holds_layers(default):
                 scope.classes.add(argument.arg)
         written = copy.deepcopy(node)
         if draws:

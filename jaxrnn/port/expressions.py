@@ -1,14 +1,14 @@
 """Expressions of torch in JAX: functions, methods of tensors, classes and dtypes, one by one from the tables."""
 
 import ast
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
-from jaxrnn.port.methods import METHODS, SHARED, TORCHS_ALONE
+from jaxrnn.port.kinds import DRAWN, Kinds, Scope
+from jaxrnn.port.methods import METHODS, SHARED
 from jaxrnn.port.modules import LAYERS, MODULES
-from jaxrnn.port.names import Names, with_defaults
+from jaxrnn.port.names import Names
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
 
 
@@ -18,22 +18,6 @@ class Problem(NamedTuple):
     line: int
     code: str
     why: str
-
-
-@dataclass
-class Scope:
-    """What is known inside a function."""
-
-    owner: str = ""  # the class, if it is a method
-    has_rngs: bool = False  # whether there is `rngs` to draw parameters from
-    tensors: dict[str, bool] = field(default_factory=dict)  # names that are tensors, and that are not
-    fresh: set[str] = field(default_factory=set)  # names of tensors that nothing else holds
-    devices: set[str] = field(default_factory=set)  # names, "self.device" too, that stand for devices
-    classes: set[str] = field(default_factory=set)  # names of classes of layers
-    # Of the object: attributes that are parameters or buffers, and what layers are made by.
-    variables: set[str] = field(default_factory=set)
-    layers: dict[str, str] = field(default_factory=dict)
-    dropouts: dict[str, str] = field(default_factory=dict)  # by the code of a rate, the layer for F.dropout
 
 
 # Classes that are named, not called.
@@ -67,7 +51,6 @@ _OF_SEQUENCES = {
     "pack_padded_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence", "pack_sequence",
     "unpack_sequence", "invert_permutation", "PackedSequence",
 }  # fmt: skip
-_DRAWN = {"torch.randn": "normal", "torch.rand": "uniform"}
 # What a module of torch can be asked for, and its twin cannot, or not in this way.
 _OF_MODULES = {
     "parameters": "nnx.state(module, nnx.Param) has them",
@@ -92,6 +75,7 @@ class Expressions(ast.NodeTransformer):
 
     def __init__(self, names: Names, scope: Scope, needing_rngs: set[str], compiled: bool = False):
         self.names, self.scope, self.needing_rngs = names, scope, needing_rngs
+        self.kinds = Kinds(names, scope)
         self.compiled = compiled or bool(scope.owner)  # whether Python runs it but once
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
@@ -130,7 +114,7 @@ class Expressions(ast.NodeTransformer):
         A parameter for devices is not there any more, so whatever is given for it goes; where a device is given for
         another parameter of this file's functions, nothing stands in its place.
         """
-        places, known = self._for_devices(node)
+        places, known = self.kinds.places_of_devices(node)
         given = [self._argument(a, place) for a, place in zip(node.args, places, strict=True)]
         named = [
             ast.keyword(k.arg, value)
@@ -139,38 +123,16 @@ class Expressions(ast.NodeTransformer):
         ]
         return ast.copy_location(ast.Call(node.func, [a for a in given if a is not None], named), node)
 
-    def _for_devices(self, node: ast.Call) -> tuple[list[bool | None], dict[str, bool]]:
-        """Return which parameters of what is called are for devices, by place and by name; None is not known."""
-        unknown: list[bool | None] = [None] * len(node.args)
-        found = self.names.called(node.func, self.scope.owner)
-        if found is None:
-            return unknown, {}
-        known = {p.arg: self.is_for_devices(p, default) for p, default in with_defaults(found)}
-        if any(isinstance(argument, ast.Starred) for argument in node.args):
-            return unknown, known
-        by_place = [known[p.arg] for p in [*found.posonlyargs, *found.args]]
-        return [*by_place, *unknown][: len(node.args)], known
-
     def _argument(self, node: ast.expr, for_devices: bool | None) -> ast.expr | None:
         """Return an argument in JAX, or None for a device where one is expected, or nothing is known of what is."""
-        if for_devices or (for_devices is None and self.is_device(node)):
+        if for_devices or (for_devices is None and self.kinds.is_device(node)):
             return None
         is_string = isinstance(node, ast.Constant)  # "cpu" may be a word
-        return ast.Constant(None) if self.is_device(node) and not is_string else self.visit(node)
-
-    def is_for_devices(self, parameter: ast.arg, default: ast.expr | None) -> bool:
-        """Return whether a parameter of a function is for devices, by its name, annotation or default."""
-        annotation = parameter.annotation
-        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-            annotation = ast.parse(annotation.value, mode="eval").body
-        said = annotation is not None and any(
-            self.names.full(n) == "torch.device" for n in ast.walk(annotation)
-        )
-        return parameter.arg == "device" or said or (default is not None and self.is_device(default))
+        return ast.Constant(None) if self.kinds.is_device(node) and not is_string else self.visit(node)
 
     def _function(self, name: str, node: ast.Call) -> ast.expr:
         head, _, last = name.rpartition(".")
-        if name in _DRAWN:
+        if name in DRAWN:
             return self._random(name, node)
         if head == "torch.nn.utils.rnn" and last in _OF_SEQUENCES:
             node.func = ast.parse(f"jaxrnn.sequence.{last}", mode="eval").body
@@ -215,7 +177,7 @@ class Expressions(ast.NodeTransformer):
         self._need_rngs("random numbers come from a stream: pass them in as an argument")
         given = bind(node, "*size")
         given["size"] = _as_shape(given["size"])
-        return fill(f"jax.random.{_DRAWN[name]}(rngs.params(), {{size}})", given)
+        return fill(f"jax.random.{DRAWN[name]}(rngs.params(), {{size}})", given)
 
     def _names_a_layer(self, function: ast.expr) -> bool:
         """Return whether a class of layers is chosen by name, from a dictionary, or held by a variable."""
@@ -223,15 +185,7 @@ class Expressions(ast.NodeTransformer):
             return function.id in self.scope.classes
         if isinstance(function, ast.Call) and self.names.full(function.func) == "getattr":
             return self.names.of_torch(function.args[0]) == "torch.nn"
-        return isinstance(function, ast.Subscript | ast.IfExp) and self.holds_layers(function)
-
-    def holds_layers(self, node: ast.AST) -> bool:
-        """Return whether an expression is one of some classes of layers, say by a dictionary of them."""
-        return any(
-            self.names.of_torch(n) in LAYERS
-            for n in ast.walk(node)
-            if isinstance(n, ast.Attribute | ast.Name)
-        ) and not any(isinstance(n, ast.Call) for n in ast.walk(node))
+        return isinstance(function, ast.Subscript | ast.IfExp) and self.kinds.holds_layers(function)
 
     def _layer(self, node: ast.Call) -> ast.expr:
         self._need_rngs("layers are made in __init__, where rngs is")
@@ -266,29 +220,29 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a gradient is one of a function, by nnx.value_and_grad: write the step by hand"
             )
-        if name in _OF_MODULES and self.is_tensor(receiver) is not True:
+        if name in _OF_MODULES and self.kinds.is_tensor(receiver) is not True:
             raise UntranslatedError(_OF_MODULES[name])
         if self._is_fresh_zeros(node):
             return self._fresh_zeros(node)
         if self._is_tensors(name, node, receiver):
             if name in ("to", "type") and any(
-                not self.is_device(a) and self._dtype(a) is None for a in node.args
+                not self.kinds.is_device(a) and self.kinds.dtype(a) is None for a in node.args
             ):
                 raise UntranslatedError(
                     "whether its argument is a device or a dtype cannot be told from the code"
                 )
             return METHODS[name](self._with_arguments(node), self.visit(receiver))
         overwrites = name.endswith("_") and not name.endswith("__") and self.names.full(receiver) != "self"
-        if overwrites and self.is_tensor(receiver) is not False:
+        if overwrites and self.kinds.is_tensor(receiver) is not False:
             raise UntranslatedError("it overwrites a tensor; assign what it returns")
-        if self.is_tensor(receiver) and name not in SHARED:
+        if self.kinds.is_tensor(receiver) and name not in SHARED:
             raise UntranslatedError("tensors' method of this name has no rule")
         changed = self._with_arguments(node)
         changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)
         return changed
 
     def _is_tensors(self, name: str, node: ast.Call, receiver: ast.expr) -> bool:
-        if name not in METHODS or self.is_tensor(receiver) is False:
+        if name not in METHODS or self.kinds.is_tensor(receiver) is False:
             return False
         head = self.names.full(receiver).partition(".")[0]
         if head in {target.partition(".")[0] for target in self.names.imported.values()}:
@@ -331,7 +285,7 @@ class Expressions(ast.NodeTransformer):
         receiver = self.visit(node.value)
         if isinstance(receiver, ast.Tuple) and attribute in ("values", "indices"):
             return receiver.elts[attribute == "indices"]
-        if attribute == "data" and self.is_tensor(node.value) is not False:
+        if attribute == "data" and self.kinds.is_tensor(node.value) is not False:
             return fill("jax.lax.stop_gradient({it})", {"it": receiver})
         if attribute == "device":
             return self._refuse(node, "arrays of JAX are where jax.device_put puts them: leave devices out")
@@ -370,59 +324,6 @@ class Expressions(ast.NodeTransformer):
         if isinstance(node.value, ast.Tuple) and isinstance(node.slice, ast.Constant):
             return node.value.elts[node.slice.value]  # type: ignore[index]
         return node
-
-    # What kinds of things there are ----------------------------------------------------------------------------
-
-    def is_device(self, node: ast.expr) -> bool:
-        """Return whether an expression is a device of torch."""
-        name = self.names.full(node)
-        if name in self.scope.devices or (
-            name.startswith("torch.cuda") and name != "torch.cuda.is_available"
-        ):
-            return True
-        if isinstance(node, ast.Constant):
-            return isinstance(node.value, str) and node.value.partition(":")[0] in ("cuda", "cpu", "mps")
-        if isinstance(node, ast.Attribute) and node.attr == "device":
-            return True
-        if isinstance(node, ast.IfExp):
-            return self.is_device(node.body) and self.is_device(node.orelse)
-        return isinstance(node, ast.Call) and self.names.full(node.func) == "torch.device"
-
-    def is_tensor(self, node: ast.expr) -> bool | None:
-        """Return whether an expression is a tensor, as far as the code tells; None where it does not."""
-        if isinstance(node, ast.Name):
-            return self.scope.tensors.get(node.id)
-        if isinstance(node, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.ListComp | ast.JoinedStr):
-            return False
-        if isinstance(node, ast.BinOp):
-            kinds = self.is_tensor(node.left), self.is_tensor(node.right)
-            return True if True in kinds else None if None in kinds else False
-        if isinstance(node, ast.Subscript):
-            return self.is_tensor(node.value) or None
-        if isinstance(node, ast.Call):
-            return self._returns_tensor(node)
-        return False if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim") else None
-
-    def _returns_tensor(self, node: ast.Call) -> bool | None:
-        name = self.names.of_torch(node.func) or ""
-        if (
-            name.startswith(("torch.nn.functional.", "torch.autograd."))
-            or name in FUNCTIONS
-            or name in _DRAWN
-        ):
-            return name.rpartition(".")[2] not in ("is_tensor", "split", "chunk", "unbind", "max", "min")
-        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
-            if node.func.attr in TORCHS_ALONE:
-                return True
-            kept = {"size", "dim", "ndimension", "numel", "split", "chunk", "unbind", "max", "min", "numpy"}
-            return None if node.func.attr in kept or not self.is_tensor(node.func.value) else True
-        return False if self.names.full(node.func) in ("len", "range", "int", "float", "str") else None
-
-    def _dtype(self, node: ast.expr) -> str | None:
-        if self.names.full(node).rpartition(".")[2] == "dtype":
-            return "dtype"
-        head, _, last = (self.names.of_torch(node) or "").rpartition(".")
-        return DTYPES.get(last) if head == "torch" else None
 
 
 def _as_shape(size: ast.expr) -> ast.expr:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jaxrnn import source
 from jaxrnn.port.classes import Port
-from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.expressions import Problem
+from jaxrnn.port.kinds import Kinds, Scope
 from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, bound_by, free_in, used_in
 from jaxrnn.port.text import Text
@@ -116,9 +117,9 @@ def _mentions_torch(node: ast.AST, names: Names) -> bool:
 
 def _devices(names: Names, bound: dict[str, ast.stmt]) -> set[str]:
     """Return the names at the top of a file that stand for devices."""
-    asked = Expressions(names, Scope(), set())
+    kinds = Kinds(names, Scope())
     return {
-        name for name, node in bound.items() if isinstance(node, ast.Assign) and asked.is_device(node.value)
+        name for name, node in bound.items() if isinstance(node, ast.Assign) and kinds.is_device(node.value)
     }
 
 
@@ -147,10 +148,10 @@ def _cut(text: Text, node: ast.stmt) -> str:
 def _left_out(tree: ast.Module, names: Names, chosen: Sequence[ast.stmt]) -> list[Problem]:
     """Return what is at the top of a file and is not ported, though torch or something of the file is in it."""
     bound = {*names.functions, *names.classes}
-    asked = Expressions(names, Scope(), set())
+    kinds = Kinds(names, Scope())
     found = []
     for node in tree.body:
-        is_device = isinstance(node, ast.Assign) and asked.is_device(node.value)
+        is_device = isinstance(node, ast.Assign) and kinds.is_device(node.value)
         if node in chosen or isinstance(node, ast.Import | ast.ImportFrom) or is_device:
             continue
         if free_in(node) & bound or _mentions_torch(node, names):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxrnn.port.expressions import Expressions, Problem, Scope
+from jaxrnn.port.expressions import Expressions, Problem
+from jaxrnn.port.kinds import NO_GRADIENT, Kinds, Scope
 from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.rules import UntranslatedError, fill
@@ -14,18 +15,9 @@ from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
 _UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
-_OVERWRITING = {
-    "uniform_",
-    "normal_",
-    "zero_",
-    "fill_",
-    "copy_",
-    "random_",
-}  # what parameters are overwritten by
 _VIEWS = {
     "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
 }  # fmt: skip
-_NO_GRADIENT = {"torch.no_grad", "torch.inference_mode"}
 LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
 
 
@@ -63,7 +55,7 @@ class Function:
         if self._is_dropped(node):
             self.text.remove(node)
             return True
-        if not isinstance(node, ast.If) and self._sets_initial_values(node):
+        if not isinstance(node, ast.If) and self.kinds.sets_initial_values(node):
             self._leave_out(node)
             return False
         if isinstance(node, ast.ClassDef):
@@ -94,7 +86,7 @@ class Function:
             name = self.names.of_torch(decorator.func if isinstance(decorator, ast.Call) else decorator)
             comment = ast.copy_location(ast.Expr(decorator), decorator)
             comment.col_offset -= 1  # the @
-            if name in _NO_GRADIENT:
+            if name in NO_GRADIENT:
                 self.text.remove(comment)
                 if self.scope.owner:
                     why = "gradients are taken where they are asked for: of this too, if a loss is made of it"
@@ -107,7 +99,7 @@ class Function:
                 self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
 
     def _compound(self, node: ast.If | ast.For | ast.While | ast.With | ast.Try) -> None:
-        if self._asks_for_no_gradient(node):
+        if self.kinds.asks_for_no_gradient(node):
             self.text.replace_header(node, "with contextlib.nullcontext():")
         elif not isinstance(node, ast.Try):
             changed, problems = self._translated(_without_body(node))
@@ -180,7 +172,7 @@ class Function:
         """Return what a statement that sets a part of a tensor, or a buffer, says of the whole."""
         if isinstance(node, ast.Expr) and (buffer := self._buffer(node.value)) is not None:
             return buffer
-        if self._base_draws and self._constructs_base(node):
+        if self._base_draws and self.kinds.constructs_base(node):
             node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))  # type: ignore[attr-defined]
         if isinstance(node, ast.Assign | ast.AnnAssign) and self.scope.has_rngs and node.value is not None:
             node.value = self._held_by_flax(node)
@@ -196,7 +188,7 @@ class Function:
         for target in targets:
             whole = target.value if isinstance(target, ast.Subscript) else target
             changes = isinstance(node, ast.AugAssign) or isinstance(target, ast.Subscript)
-            if not (changes and isinstance(whole, ast.Name) and self.expressions.is_tensor(whole)):
+            if not (changes and isinstance(whole, ast.Name) and self.kinds.is_tensor(whole)):
                 continue
             if whole.id not in self.scope.fresh:
                 why = "torch changes the tensor itself, here other names of it keep the old values"
@@ -220,7 +212,7 @@ class Function:
         )
 
     def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, how: str) -> ast.stmt:
-        if not (isinstance(target, ast.Subscript) and self.expressions.is_tensor(target.value)):
+        if not (isinstance(target, ast.Subscript) and self.kinds.is_tensor(target.value)):
             return node
         whole = copy.deepcopy(target.value)
         for n in ast.walk(whole):
@@ -246,7 +238,7 @@ class Function:
     # What goes -------------------------------------------------------------------------------------------------
 
     def _is_dropped(self, node: ast.stmt) -> bool:
-        if isinstance(node, ast.Assign) and self.expressions.is_device(node.value):
+        if isinstance(node, ast.Assign) and self.kinds.is_device(node.value):
             self.scope.devices |= {self.names.full(target) for target in node.targets}
             return True
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
@@ -256,7 +248,7 @@ class Function:
             return False
         if self.names.of_torch(function) == "torch.nn.Module.__init__":
             return True
-        if self._constructs_base(node):
+        if self.kinds.constructs_base(node):
             return not self._base_draws and (not self.bases or self.bases == {"nnx.Module"})
         return function.attr == "flatten_parameters" or (
             function.attr in ("to", "cuda", "cpu") and not isinstance(function.value, ast.Call)
@@ -266,47 +258,6 @@ class Function:
     def _base_draws(self) -> bool:
         """Whether the constructor of a class's base needs random numbers."""
         return bool(self.bases & {*self.needing_rngs, *LAYERS})
-
-    def _constructs_base(self, node: ast.stmt) -> bool:
-        """Return whether it is ``super().__init__(...)``."""
-        call = node.value if isinstance(node, ast.Expr) else None
-        function = call.func if isinstance(call, ast.Call) else None
-        return (
-            isinstance(function, ast.Attribute)
-            and function.attr == "__init__"
-            and isinstance(function.value, ast.Call)
-            and self.names.full(function.value.func) == "super"
-        )
-
-    def _asks_for_no_gradient(self, node: ast.stmt) -> bool:
-        """Return whether a block is one in which torch keeps no graph; outside of models nothing here does."""
-        return (
-            isinstance(node, ast.With)
-            and not self.scope.owner
-            and {self.names.full(getattr(i.context_expr, "func", i)) for i in node.items} <= _NO_GRADIENT
-        )
-
-    def _sets_initial_values(self, node: ast.stmt) -> bool:
-        """Return whether a statement does nothing but overwrite parameters, by `torch.nn.init` say."""
-        if isinstance(node, ast.For | ast.If | ast.With):
-            body = [*node.body, *getattr(node, "orelse", [])]
-            real = [inner for inner in body if not isinstance(inner, ast.Pass | ast.Continue)]
-            over = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-            at_all = not isinstance(node, ast.For) or bool(
-                {"parameters", "named_parameters", "modules"} & over
-            )
-            return at_all and bool(real) and all(self._sets_initial_values(inner) for inner in real)
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
-            return False
-        function = node.value.func
-        if (self.names.of_torch(function) or "").startswith("torch.nn.init."):
-            return True
-        if not (self.scope.owner and isinstance(function, ast.Attribute)):
-            return False
-        if self.names.full(function) == "self.apply":
-            return True
-        words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
-        return function.attr in _OVERWRITING and bool(words & {"weight", "bias", "data"})
 
     def _leave_out(self, node: ast.stmt) -> None:
         self.notes.append(Problem(node.lineno, ast.unparse(node).split("\n")[0], LEFT_OUT))
@@ -341,9 +292,9 @@ class Function:
     # What is learned -------------------------------------------------------------------------------------------
 
     @property
-    def expressions(self) -> Expressions:
-        """What translates expressions as things are now."""
-        return Expressions(self.names, self.scope, self.needing_rngs)
+    def kinds(self) -> Kinds:
+        """What tells kinds of expressions as things are now."""
+        return Kinds(self.names, self.scope)
 
     def _learn(self, node: ast.stmt) -> None:
         """Note what the names that a statement sets are from then on."""
@@ -359,14 +310,14 @@ class Function:
             self.scope.tensors.pop(name, None)
             return
         if isinstance(target, ast.Name):
-            if (known := self.expressions.is_tensor(value)) is None:
+            if (known := self.kinds.is_tensor(value)) is None:
                 self.scope.tensors.pop(name, None)
             else:
                 self.scope.tensors[name] = known
             self.scope.fresh.discard(name)
             if _is_new(value):
                 self.scope.fresh.add(name)
-            if self.expressions.holds_layers(value):
+            if self.kinds.holds_layers(value):
                 self.scope.classes.add(name)
         if name.startswith("self.") and isinstance(value, ast.Call):
             made = self.names.of_torch(value.func) or ""
@@ -396,7 +347,7 @@ class Function:
         gone = {
             parameter.arg
             for parameter, default in with_defaults(of)
-            if self.expressions.is_for_devices(parameter, default)
+            if self.kinds.is_for_devices(parameter, default)
         }
         kept = [(p, default) for p, default in with_defaults(of) if p.arg not in gone]
         named = [(p, default) for p, default in kept if p in of.kwonlyargs]
