@@ -212,7 +212,8 @@ RULES = (
         "numbers: an untrained LSTM's are {} of their size away from each row's own last step.",
         "Pack the batch, `pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)`, and then "
         "take `h_n[-1]`: of a packed batch, and of no other, it is each row's own last step (both directions: "
-        "`torch.cat([h_n[-2], h_n[-1]], dim=1)`). Or, of one direction, gather it: `output[torch.arange(B), lengths - 1]`.",
+        "`torch.cat([h_n[-2], h_n[-1]], dim=1)`). Or, of one direction, gather it: "
+        "`output[torch.arange(B), lengths - 1]`.",
         model(
             _PACK,
             "output, (h_n, c_n) = self.rnn(packed)",
