@@ -367,7 +367,11 @@ def plain(report: Report, *, verbose: bool = False) -> str:
             shown = probe.tensors if verbose else facts.worst_first(probe.failures)
             lines += [_line(tensor) for tensor in shown]
     lines += [facts.sensitivity(report), f"not exercised: {', '.join(facts.unexercised(report))}"]
-    return "\n".join((*lines, f"{report.verdict} (exit {report.exit_code})"))
+    lines += [
+        f"{report.verdict} (exit {report.exit_code})",
+        *(f"note: {note}" for note in facts.notes(report)),
+    ]
+    return "\n".join(lines)
 
 
 def _line(tensor: TensorResult) -> str:

@@ -122,7 +122,7 @@ def _subject(name: str, factory: Callable[[], Any], ask: Callable[[Any], list[Pr
     model = factory()
     require_reference(model)
     probes, assumed = with_batch(model, ask(model))
-    click.echo(assumed)
+    click.echo(f"note: {assumed}")
     return Subject("check", name, model, probes)
 
 

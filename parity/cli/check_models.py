@@ -166,10 +166,9 @@ def _check(
     with contextlib.suppress(Exception):  # where the reference cannot answer, the judge will say so
         probes, assumed = with_batch(reference, probes)
         notes = [assumed, *notes]
-    for note in (*notes, misfit):
-        if note is not None:
-            say(note)
-    notes += [] if misfit is None else [" ".join(misfit.split())]
+    if misfit is not None:
+        say(misfit)
+        notes = [" ".join(misfit.split()), *notes]
     result = judge_models("check", summary, candidate, reference, probes)
     return dataclasses.replace(result, notes=(*result.notes, *notes))
 

@@ -107,7 +107,7 @@ def unexercised(report: Report) -> tuple[str, ...]:
     """Return what this report tells nothing about, however well everything passed."""
     compared = [tensor for tensor in report.tensors if tensor.compared]
     if not compared:
-        return ("anything: no array was compared", *notes(report))
+        return ("anything: no array was compared", *reservations(report))
     kinds = {tensor.kind for tensor in compared}
     found = [words for kind, words in _KINDS.items() if kind not in kinds]
     found += _missing_tiers(report)
@@ -118,14 +118,18 @@ def unexercised(report: Report) -> tuple[str, ...]:
     device = report.environment.get("jax device")
     found += [f"devices other than {device.partition(' ')[0]}"] if device else []
     found += ["training beyond one step"] if "step" in kinds else []
-    return (*found, *notes(report))
+    return (*found, *reservations(report))
+
+
+def reservations(report: Report) -> tuple[str, ...]:
+    """Return what the probes could not ask, each once."""
+    said = (note for case in report.cases for probe in case.comparisons for note in probe.notes)
+    return tuple(dict.fromkeys(said))
 
 
 def notes(report: Report) -> tuple[str, ...]:
-    """Return the notes of all probes and cases, each once."""
-    of_probes = (note for case in report.cases for probe in case.comparisons for note in probe.notes)
-    of_cases = (note for case in report.cases for note in case.notes)
-    return tuple(dict.fromkeys((*of_probes, *of_cases)))
+    """Return what is to be known beside the verdicts of the cases, such as what was assumed, each once."""
+    return tuple(dict.fromkeys(note for case in report.cases for note in case.notes))
 
 
 class Grid(NamedTuple):

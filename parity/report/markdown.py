@@ -12,6 +12,7 @@ from parity.verdict import EQUIVALENT, CaseResult, Report
 
 _MARKS = {"EQUIVALENT": "✅", "DIVERGENT": "❌", "ERROR": "💥", "INCONCLUSIVE": "❔", "NOT RUN": "⏭️"}
 _ROWS = 20  # cases in the table
+_NOTES = 5
 _EXPLAINED = 5  # divergent cases that are explained at length
 
 
@@ -30,6 +31,7 @@ def to_markdown(report: Report) -> str:
         "",
         f"Not exercised: {_text(', '.join(facts.unexercised(report)))}.",
         "",
+        *_notes(report),
         f"<sub>{_text(one_line(dict(report.environment)))}</sub>",
     ]
     return "\n".join(lines) + "\n"
@@ -78,6 +80,14 @@ def _explanations(report: Report) -> list[str]:
     lines = []
     for case in failed[:_EXPLAINED]:
         lines += [f"**`{case.id}`** {_text(_why(case))}", ""]
+    return lines
+
+
+def _notes(report: Report) -> list[str]:
+    notes = facts.notes(report)
+    lines = [line for note in notes[:_NOTES] for line in (f"Note: {_text(note.rstrip('.'))}.", "")]
+    if len(notes) > _NOTES:
+        lines += [f"And {count(len(notes) - _NOTES, 'more note')}.", ""]
     return lines
 
 

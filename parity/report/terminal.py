@@ -26,6 +26,8 @@ _STYLES = {
     "ERROR": "bold red",
 }
 _ROWS = 6  # tensors of the first failing probe
+NOTES = 3  # of a brief report
+UNLIMITED = 10**6  # the width of a report that cuts nothing
 _OTHERS = 4  # further cases that failed, one line each
 _PLAIN_WIDTH = 160  # where there is no terminal to measure
 
@@ -233,7 +235,10 @@ def _one_line(case: CaseResult) -> Text:
 
 
 def _closing(report: Report, width: int) -> list[Text]:
-    """Return at most ten lines: what passed, what was not asked, totals, sensitivity, environment, verdict."""
+    """Return what passed, what was not asked, totals, sensitivity, environment, verdict, in at most ten lines.
+
+    Notes come after them: `NOTES` at most, each in two lines, where `width` is that of a terminal.
+    """
     found = totals(report)
     counts = (
         f"{found['compared']}/{found['expected']} tensors compared in {count(found['cases'], 'case')}, "
@@ -246,7 +251,16 @@ def _closing(report: Report, width: int) -> list[Text]:
     lines += _wrapped(Text(f"not exercised: {', '.join(facts.unexercised(report))}"), width, at_most=2)
     lines += _wrapped(Text(one_line(dict(report.environment)), "dim"), width, at_most=2)
     verdict = Text(report.verdict, _STYLES[report.verdict]).append(f" (exit {report.exit_code})", "default")
-    return [*lines, verdict]
+    return [*lines, verdict, *_notes(report, width)]
+
+
+def _notes(report: Report, width: int) -> list[Text]:
+    notes = facts.notes(report)
+    shown = notes if width == UNLIMITED else notes[:NOTES]
+    lines = [line for note in shown for line in _wrapped(Text(f"note: {note}", "dim"), width, at_most=2)]
+    if len(notes) > len(shown):
+        lines.append(Text(f"and {count(len(notes) - len(shown), 'more note')}; -v lists them all", "dim"))
+    return lines
 
 
 def _equivalent(cases: Sequence[CaseResult]) -> list[Text]:
@@ -268,12 +282,10 @@ def _show_everything(report: Report, console: Console) -> None:
     for case in report.cases:
         for comparison in case.comparisons:
             _show_probe(case, comparison, console)
-        for line in _explained(case, width=10**6):
+        for line in _explained(case, width=UNLIMITED):
             console.print(line)
-        for note in case.notes:
-            console.print(Text(f"  note: {note}", "yellow"))
     console.print()
-    for line in _closing(report, width=10**6):
+    for line in _closing(report, width=UNLIMITED):
         console.print(line)
 
 
@@ -319,7 +331,7 @@ def _show_probe(case: CaseResult, comparison: Comparison, console: Console) -> N
     for line in _tensor_lines(comparison.tensors, console.width) if comparison.tensors else []:
         _print(console, line)
     for note in comparison.notes:
-        console.print(Text(f"  note: {note}", "yellow"))
+        console.print(Text(f"  note: {note}", "dim"))
 
 
 # Lines ----------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def gru_pair(hidden=5, **options):
 def test_a_precision_that_is_not_overruled_is_named_in_the_report(precision):
     candidate, reference = gru_pair(precision=precision)
     report = parity.compare(candidate, reference, Probe(args=(X[:, None],)))
-    said = [note for note in facts.notes(report) if "was not overruled" in note]
+    said = [note for note in facts.reservations(report) if "was not overruled" in note]
     assert len(said) == 1
     assert re.match(r"IEEE float32 in (\d) of \1 products .* own precision=(DEFAULT|BF16_BF16_F32) ", said[0])
     assert said[0] in facts.unexercised(report)
@@ -128,7 +128,7 @@ def test_the_default_of_the_process_is_overruled_and_named(precision):
     with jax.default_matmul_precision("bfloat16"):
         report = parity.compare(candidate, reference, Probe(args=(X[:, None],)))
     assert report.verdict == "EQUIVALENT"
-    assert not [note for note in facts.notes(report) if "overruled" in note]
+    assert not [note for note in facts.reservations(report) if "overruled" in note]
     assert report.environment["matmul precision outside"] == "bfloat16"
     assert "matmul precision outside bfloat16" in one_line(dict(report.environment))
 

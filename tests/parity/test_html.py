@@ -174,6 +174,15 @@ def test_the_tree_marks_a_part_that_has_no_layers():
     assert [row.torch for row in tree.rows(case) if row.here] == ["model"]
 
 
+def test_notes_of_cases_and_of_probes_are_labelled():
+    probe = Comparison("p", (TensorResult("x", "x", "output", "EQUIVALENT"),), 1, notes=("a reservation",))
+    text = Page(to_html(Report((CaseResult("c", comparisons=(probe,), notes=("an assumption",)),)))).text
+    assert "Note: a reservation" in text
+    assert "Note: an assumption" in text
+    assert "Note an assumption" in text  # beside the verdict
+    assert "Not exercised" in text.partition("Note an assumption")[0]
+
+
 def test_names_and_messages_are_text_and_never_markup():
     wicked = "<script>alert(1)</script>\"'&"
     tensor = TensorResult(wicked, wicked, "output", "DIVERGENT", gate="structure", message=wicked)

@@ -1,6 +1,7 @@
 """What a report says in words and in JSON."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 import parity
 from parity.report import facts, json_report
-from parity.report.terminal import LINES, brief, make_console, to_text
+from parity.report.terminal import LINES, NOTES, brief, make_console, to_text
 from parity.verdict import CaseResult, Comparison, Element, Node, Report, TensorResult
 from tests.parity.example_reports import ENVIRONMENT, REPORTS, SMALL, divergence, divergent, equivalent, probe
 
@@ -38,6 +39,21 @@ def test_any_report_fits_on_25_lines_of_any_terminal(name, width):
     assert lines[-1] == f"{found.verdict} (exit {found.exit_code})"
     for words in ("sensitivity: ", "not exercised: "):
         assert any(line.startswith(words) for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_notes_follow_the_verdict_in_a_few_lines_each_with_its_label(width):
+    notes = tuple(f"axis {n} was taken for the batch, {'whose rows must differ ' * 9}" for n in range(5))
+    case = dataclasses.replace(divergent(), notes=notes)
+    lines = [line.plain for line in brief(Report((case,), ENVIRONMENT), width)]
+    assert len(lines) <= LINES
+    verdict = lines.index("DIVERGENT (exit 1)")
+    labelled = [line for line in lines[verdict + 1 :] if line.startswith("note: axis")]
+    assert len(labelled) == NOTES < len(notes)
+    assert lines[-1] == "and 2 more notes; -v lists them all"
+    assert not any("taken for the batch" in line for line in lines[:verdict])
+    verbose = " ".join(to_text(Report((case,)), verbose=True).split())
+    assert all(f"note: {note.strip()}" in verbose for note in notes)
 
 
 def test_the_whole_of_such_a_report_would_not_fit():

@@ -96,6 +96,15 @@ def test_markdown_has_verdict_table_diagnosis_and_what_was_not_asked():
         assert words in text
 
 
+def test_markdown_labels_its_notes_and_lists_a_few():
+    notes = tuple(f"axis {number} was taken for the batch." for number in range(7))
+    text = Report((CaseResult("c", notes=notes),)).to_markdown()
+    assert "\nNote: axis 0 was taken for the batch.\n" in text
+    assert "axis 4" in text
+    assert "axis 5" not in text
+    assert "And 2 more notes." in text
+
+
 def test_markdown_stays_short_however_much_fails():
     assert len(REPORTS["all divergent"].to_markdown().splitlines()) < 60
     assert "11 more" in REPORTS["all divergent"].to_markdown()
