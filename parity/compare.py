@@ -47,7 +47,7 @@ from parity import gates
 from parity.gates import Array, CandidateError, Precision, Quartet, ReferenceError, Zeros
 from parity.probe import Probe
 from parity.trace import Trace
-from parity.verdict import DIVERGENT, EQUIVALENT, Comparison, TensorResult, worst
+from parity.verdict import DIVERGENT, EQUIVALENT, UNNAMED, Comparison, TensorResult, worst
 
 
 def compare_arrays(
@@ -88,7 +88,7 @@ def compare_arrays(
     for name in reference:
         kind = (kinds or {}).get(name, "output")
         if name not in candidate:
-            results.append(_misnamed(name, "-", kind, reference[name], "missing in the candidate"))
+            results.append(_misnamed(name, UNNAMED, kind, reference[name], "missing in the candidate"))
             continue
         quartet = _quartet(
             np.asarray(candidate[name]),
@@ -107,7 +107,7 @@ def compare_arrays(
         if name not in reference:
             kind = (kinds or {}).get(name, "output")
             message = "unexpected: the reference has no array of this name"
-            results.append(_misnamed("-", paths.get(name, name), kind, candidate[name], message))
+            results.append(_misnamed(UNNAMED, paths.get(name, name), kind, candidate[name], message))
     return tuple(results)
 
 

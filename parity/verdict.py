@@ -25,6 +25,8 @@ EXPLAINS = (
 )
 AGREES = 1e-9  # of a quantity's size: less apart is the same; two honest float64 runs are apart by 1e-13
 
+UNNAMED = "-"  # the name of an array on the side that has none of its name
+
 _SEVERITY = (EQUIVALENT, NOT_RUN, INCONCLUSIVE, DIVERGENT, ERROR)
 
 EXIT_EQUIVALENT, EXIT_DIVERGENT, EXIT_ERROR, EXIT_INCONCLUSIVE, EXIT_ENVIRONMENT, EXIT_NOTHING = range(6)
@@ -65,7 +67,8 @@ class TensorResult:
     """The verdict on one array and the numbers behind it; `None` is "not measured", never "fine".
 
     `name` is the reference's (torch's) name and `candidate_name` the candidate's own, for example
-    `grad(rnn.weight_hh_l0)` and `grad(rnn.weight_hh_l0)`, or `fc.weight` and `fc.kernel`.
+    `grad(rnn.weight_hh_l0)` and `grad(rnn.weight_hh_l0)`, or `fc.weight` and `fc.kernel`; that of the side which
+    has no such array is UNNAMED.
     """
 
     name: str
@@ -96,6 +99,11 @@ class TensorResult:
         if self.semantic_error is None or self.semantic_limit is None:
             return None
         return self.semantic_error / self.semantic_limit
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether only the candidate has the array; the reference's are the ones that are counted as expected."""
+        return self.name == UNNAMED
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class Judgement:
             bad |= ~(errors <= self.evidence.limits[name] * rms_of_steps(oracle))
         if bad.any():
             return int(np.argmax(bad)) + 1
-        steps = [t.name for t in self.comparison.tensors if t.verdict == DIVERGENT and t.name != "-"]
+        steps = [t.name for t in self.comparison.tensors if t.verdict == DIVERGENT and not t.unexpected]
         return min((int(name[4 : name.index("(")]) for name in steps), default=None)
 
 

@@ -132,6 +132,34 @@ def notes(report: Report) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for case in report.cases for note in case.notes))
 
 
+class Failed(NamedTuple):
+    """Of the arrays that the reference has, how many did not pass; and how many only the candidate has."""
+
+    failing: int
+    expected: int
+    unexpected: int
+
+    def __str__(self) -> str:
+        beside = f" and {self.unexpected} unexpected" if self.unexpected else ""
+        return f"{self.failing} of {count(self.expected, 'tensor')}{beside}"
+
+
+def failed(comparisons: Iterable[Comparison]) -> Failed:
+    """Count the arrays of some probes that did not pass."""
+    comparisons = tuple(comparisons)
+    failures = [tensor for comparison in comparisons for tensor in comparison.failures]
+    unexpected = sum(tensor.unexpected for tensor in failures)
+    expected = sum(comparison.expected for comparison in comparisons)
+    return Failed(len(failures) - unexpected, expected, unexpected)
+
+
+def divergent(report: Report) -> str:
+    """Return `3 divergent`, and how many of them the reference does not have."""
+    found = [tensor for tensor in report.tensors if tensor.verdict == DIVERGENT]
+    unexpected = sum(tensor.unexpected for tensor in found)
+    return f"{len(found)} divergent" + (f" ({unexpected} of them unexpected)" if unexpected else "")
+
+
 class Grid(NamedTuple):
     """The distances of one layer in one direction; a quantity that a step does not have is `None`."""
 

@@ -34,6 +34,7 @@ def to_html(report: Report, sections: Iterable[Section] = ()) -> str:
         totals=totals(report),
         sensitivity=facts.sensitivity(report),
         unexercised=facts.unexercised(report),
+        divergent=facts.divergent(report),
         notes=facts.notes(report),
         failed=[view for view in views if view["case"].verdict != EQUIVALENT],
         passed=[view for view in views if view["case"].verdict == EQUIVALENT],

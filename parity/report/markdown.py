@@ -23,7 +23,7 @@ def to_markdown(report: Report) -> str:
         f"## {_MARKS[report.verdict]} parity: {report.verdict}",
         "",
         f"{found['compared']} of {found['expected']} tensors compared in {count(found['cases'], 'case')}, "
-        f"{found['divergent']} divergent, {found['inconclusive']} inconclusive.",
+        f"{facts.divergent(report)}, {found['inconclusive']} inconclusive.",
         "",
         *_table(report),
         *_explanations(report),

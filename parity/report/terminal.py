@@ -115,10 +115,10 @@ def _failure(case: CaseResult, width: int, room: int) -> list[Text]:
 def _heading(case: CaseResult, probe: Comparison | None) -> Text:
     text = Text(f"{case.id} ", "bold").append(case.verdict, _STYLES[case.verdict])
     if probe is not None and probe.failures:
-        text.append(f"  {len(probe.failures)} of {count(probe.expected, 'tensor')} in probe {probe.name}")
+        text.append(f"  {facts.failed([probe])} in probe {probe.name}")
         if len(case.comparisons) > 1:
-            failed = sum(tensor.verdict != EQUIVALENT for tensor in case.tensors)
-            text.append(f", {failed} of {len(case.tensors)} in all {len(case.comparisons)} probes")
+            failed = facts.failed(case.comparisons)
+            text.append(f", {failed.failing} of {failed.expected} in all {len(case.comparisons)} probes")
     elif probe is not None:
         text.append(f"  in probe {probe.name}")
     if probe is not None and probe.oracle:
@@ -224,8 +224,7 @@ def _one_line(case: CaseResult) -> Text:
     said = case.error or case.not_run or next((c.error for c in case.comparisons if c.error), None)
     if said:
         return text.append(f"  {said}", "default")
-    failed = sum(tensor.verdict != EQUIVALENT for tensor in case.tensors)
-    text.append(f"  {failed} of {len(case.tensors)} tensors", "default")
+    text.append(f"  {facts.failed(case.comparisons)}", "default")
     if case.diagnosis is not None and case.diagnosis.explanations:
         best = case.diagnosis.explanations[0]
         text.append(f"; {best.id} {best.name}", "default")
@@ -242,7 +241,7 @@ def _closing(report: Report, width: int) -> list[Text]:
     found = totals(report)
     counts = (
         f"{found['compared']}/{found['expected']} tensors compared in {count(found['cases'], 'case')}, "
-        f"{found['divergent']} divergent, {found['inconclusive']} inconclusive, "
+        f"{facts.divergent(report)}, {found['inconclusive']} inconclusive, "
         f"{count(found['not_run'], 'case')} not run, {found['errors']} in error; {report.seconds:.1f} s"
     )
     lines = _equivalent([case for case in report.cases if case.verdict == EQUIVALENT])

@@ -62,7 +62,7 @@ def _gravest(tensors: Iterable[TensorResult]) -> dict[str, TensorResult]:
     """Return the gravest result of each name over all probes, in the order of the first."""
     found: dict[str, TensorResult] = {}
     for tensor in tensors:
-        name = tensor.name if tensor.name != "-" else tensor.candidate_name
+        name = tensor.name if not tensor.unexpected else tensor.candidate_name
         known = found.get(name)
         found[name] = tensor if known is None else max(known, tensor, key=_gravity)
     return found
@@ -79,7 +79,7 @@ def _modules(
     """Yield a row for each module, layer and direction on the way, with its place, then for its parameters."""
     open_path: tuple[str, ...] = ()
     for tensor in parameters:
-        name = tensor.name if tensor.name != "-" else tensor.candidate_name
+        name = tensor.name if not tensor.unexpected else tensor.candidate_name
         *modules, leaf = name.split(".")
         theirs = tensor.candidate_name.split(".")[:-1]
         layer = _LAYER.search(leaf)
@@ -95,7 +95,7 @@ def _modules(
         open_path = path
         chips = (tensor, found.get(f"grad({name})"), found.get(f"step({name})"))
         own = tensor.candidate_name.rpartition(".")[2]
-        yield None, _leaf(len(path) + 1, leaf if tensor.name != "-" else "-", own, tensor, chips)
+        yield None, _leaf(len(path) + 1, leaf if not tensor.unexpected else "-", own, tensor, chips)
 
 
 def _leaf(

@@ -338,7 +338,9 @@ def _compare_steps(name: str, runs: _Runs, recorded: Any, checked: Sequence[int]
 
 
 def _first_bad(comparison: Comparison) -> int | None:
-    bad = [tensor.name for tensor in comparison.tensors if tensor.verdict == DIVERGENT and tensor.name != "-"]
+    bad = [
+        tensor.name for tensor in comparison.tensors if tensor.verdict == DIVERGENT and not tensor.unexpected
+    ]
     return min((int(name[4:].partition("(")[0]) for name in bad), default=None)
 
 

@@ -116,6 +116,19 @@ def test_the_worst_tensors_come_first_and_the_rest_is_counted():
     assert [tensor.name for tensor in facts.worst_first(reversed(measured))] == names[:10]
 
 
+def test_what_only_the_candidate_has_is_counted_apart_from_what_was_expected():
+    """Layers of other names: ten arrays missing and ten unexpected are not twenty of ten."""
+    x = np.arange(1.0, 4.0)
+    theirs, ours = ({f"{layer}.{n}": x for n in range(10)} for layer in ("lstm", "rnn"))
+    found = parity.compare(ours, theirs)
+    assert "10 of 10 tensors and 10 unexpected in probe arrays" in str(found)
+    assert "0/10 tensors compared in 1 case, 20 divergent (10 of them unexpected)" in str(found)
+    assert "20 divergent (10 of them unexpected)" in found.to_markdown()
+    (case,) = found.cases
+    twice = Report((dataclasses.replace(case, comparisons=case.comparisons * 2),))
+    assert "10 of 10 tensors and 10 unexpected in probe arrays, 20 of 20 in all 2 probes" in str(twice)
+
+
 def test_text_names_what_failed_and_leaves_out_what_did_not():
     text = str(report())
     for words in ("bad", "first at [1, 2]", "missing in the candidate", "extra", "3/4 tensors", "(exit 1)"):
