@@ -44,17 +44,26 @@ def save(module: nnx.Pytree, path: str | os.PathLike[str]) -> None:
 
 
 def load_state_dict(
-    module: nnx.Pytree, source: Mapping[str, Any] | str | os.PathLike[str], strict: bool = True
+    module: nnx.Pytree,
+    source: Mapping[str, Any] | str | os.PathLike[str],
+    strict: bool = True,
+    *,
+    key: str | None = None,
 ) -> IncompatibleKeys:
     """Copy parameters and buffers into a module by torch's names; everything or, on an error, nothing.
 
-    `source` maps names to NumPy arrays, JAX arrays or torch tensors, or is the path of a file for `read`.
+    `source` maps names to NumPy arrays, JAX arrays or torch tensors, or is the path of a file for `read`, whose entry
+    `key` it is, "model_state" or "ema.model", if the file holds more than a state dict.
     Values are cast to the dtype of the module's parameter, as torch does; a value that is not floating point
     is refused where the parameter is. With ``strict=False`` names without a partner are returned and left
     alone; wrong shapes are an error all the same.
 
     Raises RuntimeError, in torch's words, naming everything that does not fit and what may have happened.
     """
+    if key is not None:
+        if not isinstance(source, str | os.PathLike):
+            raise TypeError(f"key={key!r} names an entry of a file; of a mapping, pass that entry.")
+        source = read(source, key)
     return _load(module, entries(module), source, strict)
 
 

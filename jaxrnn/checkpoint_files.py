@@ -99,8 +99,11 @@ def _choose(content: Any, key: str | None) -> dict[str, np.ndarray]:
             f"no entry of the file is a state dict, of {list(content)}; save a model's state_dict()."
         )
     if key not in entries:
+        problem = (
+            "it holds more than a state dict" if key is None else f"there is no state dict {key!r} in it"
+        )
         raise ValueError(
-            "it holds more than a state dict; name its entry, read(path, key=...) or --key, one of "
+            f"{problem}; name its entry, read(path, key=...) or --key, one of "
             f"{list(entries)[:_SHOWN_ENTRIES]}."
         )
     return entries[key]

@@ -14,10 +14,12 @@ from flax import nnx
 
 from jaxrnn.checkpoint_files import read_npz, write_npz
 from jaxrnn.dropout import dropping
+from jaxrnn.migration.normalization import BatchNorm1d
 from jaxrnn.training_state import from_store, pure, to_store
 from jaxrnn.whole_files import write_whole
 
 FORMAT = 1
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PARTS = ("manifest.json", "program", "weights.npz")
 
 
@@ -40,6 +42,13 @@ class ExportedModel(NamedTuple):
         """Return what the model would."""
         return self.program.call(dict(self.weights), *inputs)
 
+    def __repr__(self) -> str:
+        """Return what it takes, and where it runs, in one line."""
+        return (
+            f"ExportedModel({', '.join(self.inputs)}; {len(self.weights)} weights; "
+            f"{', '.join(self.program.platforms)}; JAX {self.versions.get('jax')})"
+        )
+
 
 def export(
     model: nnx.Module, path: str | os.PathLike[str], *inputs: Any, platforms: tuple[str, ...] | None = None
@@ -56,10 +65,16 @@ def export(
     The file is a zip of the program, as `jax.export` serialises it, the weights as .npz, and a manifest in JSON.
     JAX promises to read programs of versions up to six months older.
 
-    Raises ValueError for a model that would drop: call `eval()`.
+    An existing file is replaced, at once and whole.
+
+    Raises ValueError for a model that would drop, or normalise by its batch: call `eval()`; TypeError for what is
+    no model, or no input.
     """
+    _check(model, inputs, platforms)
     if active := _dropping_now(model):
         raise ValueError(f"{active[0] or 'the model'} drops, by random numbers: call model.eval() first.")
+    if normalising := _normalising_by_batch(model):
+        raise ValueError(f"{normalising[0] or 'the model'} normalises by its batch: call model.eval() first.")
     structure, state = nnx.split(model)
     template = pure(model)
     weights = to_store(template)
@@ -112,6 +127,30 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedModel:
             "is damaged, or too old or too new. Export it again."
         ) from error
     return ExportedModel(exported, weights, versions)
+
+
+def _check(model: Any, inputs: tuple[Any, ...], platforms: tuple[str, ...] | None) -> None:
+    """Raise for what is no model, no input or no platform."""
+    if not isinstance(model, nnx.Module):
+        raise TypeError(
+            f"export writes an nnx.Module, got {type(model).__module__}.{type(model).__name__}; jaxrnn.from_torch "
+            "makes one of a module of torch."
+        )
+    for number, each in enumerate(inputs):
+        if not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(each)):
+            raise TypeError(
+                f"input {number} is {each!r}; give an array, or jax.ShapeDtypeStruct((8, 20, 3), 'float32')."
+            )
+    if unknown := [platform for platform in platforms or () if platform not in _PLATFORMS]:
+        raise ValueError(f"platforms: {unknown[0]!r} is not one of {list(_PLATFORMS)}.")
+
+
+def _normalising_by_batch(model: nnx.Module) -> list[str]:
+    return [
+        ".".join(map(str, path))
+        for path, part in nnx.iter_modules(model)
+        if isinstance(part, nnx.BatchNorm | BatchNorm1d) and not part.use_running_average
+    ]
 
 
 def _dropping_now(model: nnx.Module) -> list[str]:

@@ -27,7 +27,8 @@ def from_torch(
     `jaxrnn.torch_names.Frozen`, which is no `nnx.Param`. torch itself is not needed to use the twin.
 
     * `register`: what to do with classes of one's own, ``{TheirClass: function}``. ``function(module, convert)``
-      returns an `nnx.Module`; ``convert(part)`` converts a part of the module. What is returned needs the
+      returns an `nnx.Module`; ``convert(part)`` converts a part of the module. For a class that `jaxrnn port` has
+      written, ``{TheirClass: lambda module, convert: Ported(..., rngs=nnx.Rngs(0))}``. What is returned needs the
       parameters of the torch module by torch's names, then their values are copied, and a
       `jaxrnn.torch_names.Buffer` for each buffer. A subclass of a class that is known is another class as soon as
       it has a `forward` of its own.
@@ -144,7 +145,11 @@ class _Conversion:
         except Exception as error:
             if len(self.unknown) + len(self.refused) > before:
                 return _Placeholder()  # it may have failed because a part of it is one
-            error.add_note(f"In the function registered for {name}, at {self._path(module)}.")
+            error.add_note(
+                f"In the function registered for {name}, at {self._path(module)}; it is called with the module and "
+                f"a function that converts its parts, and makes the twin: lambda module, convert: Ours{name}(..., "
+                "rngs=nnx.Rngs(0))."
+            )
             raise
         if not isinstance(twin, nnx.Module):
             raise TypeError(

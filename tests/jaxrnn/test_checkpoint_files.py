@@ -83,6 +83,13 @@ def test_files_of_torch_are_read(torch, tmp_path, dtype, protocol):
     assert_same(checkpoint_files.read(tmp_path / "a.pt"), expected)
     assert set(checkpoint_files.read(tmp_path / "b.pt")) == set(expected)
     assert_same(checkpoint_files.read(tmp_path / "c.pt", key="model_state"), after)
+    loaded = tagger(dtype, seed=1)
+    checkpoint.load_state_dict(loaded, tmp_path / "c.pt", key="model_state")
+    assert_same_bits(checkpoint.state_dict(loaded), after)
+    with pytest.raises(TypeError, match="key='model_state' names an entry of a file"):
+        checkpoint.load_state_dict(loaded, everything, key="model_state")
+    with pytest.raises(ValueError, match=re.escape("there is no state dict 'model' in it; name its entry")):
+        checkpoint_files.read(tmp_path / "c.pt", key="model")
     with pytest.raises(ValueError, match=re.escape("or --key, one of ['model_state']")):
         checkpoint_files.read(tmp_path / "c.pt")
 

@@ -108,6 +108,49 @@ def test_a_model_that_would_drop_is_refused(tmp_path, model):
     assert not (tmp_path / "net.zip").exists()
 
 
+@pytest.mark.parametrize(
+    "norm",
+    [nnx.BatchNorm(3, rngs=nnx.Rngs(0)), jaxrnn.migration.Sequential(jaxrnn.migration.BatchNorm1d(3))],
+)
+def test_a_model_that_normalises_by_its_batch_is_refused(tmp_path, norm):
+    with pytest.raises(ValueError, match=r"normalises by its batch: call model.eval\(\) first"):
+        jaxrnn.export(norm, tmp_path / "net.zip", jnp.zeros((2, 3)))
+    norm.eval()
+    x = draw(0, 2, 3).astype(np.float32)
+    jaxrnn.export(norm, tmp_path / "net.zip", x)
+    same(jaxrnn.load_exported(tmp_path / "net.zip")(x), norm(x))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "platforms", "error", "message"),
+    [
+        (((2, 5, 3),), None, TypeError, "input 0 is .2, 5, 3.; give an array, or jax.ShapeDtypeStruct"),
+        ((jnp.zeros((2, 5, 3)), "lengths"), None, TypeError, "input 1 is 'lengths'; give an array"),
+        ((jnp.zeros((2, 5, 3)),), ("cpu", "gpu"), ValueError, "'gpu' is not one of .'cpu', 'cuda', 'rocm'"),
+    ],
+)
+def test_inputs_and_platforms_that_are_none_are_named(tmp_path, inputs, platforms, error, message):
+    model = jaxrnn.GRU(3, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(error, match=message):
+        jaxrnn.export(model, tmp_path / "net.zip", *inputs, platforms=platforms)
+    assert not (tmp_path / "net.zip").exists()
+
+
+@pytest.mark.torch
+def test_a_module_of_torch_is_sent_to_from_torch(torch, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"an nnx.Module, got torch.nn.modules.linear.Linear; jaxrnn.from_torch"
+    ):
+        jaxrnn.export(torch.nn.Linear(3, 4), tmp_path / "net.zip", jnp.zeros((2, 3)))
+
+
+def test_an_exported_model_is_shown_by_its_inputs_not_its_weights(tmp_path):
+    shape = jax.ShapeDtypeStruct((BATCH, 5, 3), "float32")
+    jaxrnn.export(jaxrnn.GRU(3, 4, rngs=nnx.Rngs(0)), tmp_path / "net.zip", shape, platforms=("cpu", "tpu"))
+    shown = repr(jaxrnn.load_exported(tmp_path / "net.zip"))
+    assert shown == f"ExportedModel(float32[batch,5,3]; 4 weights; cpu, tpu; JAX {jax.__version__})"
+
+
 def test_a_damaged_or_foreign_file_is_one_clear_error(tmp_path):
     path = tmp_path / "net.zip"
     jaxrnn.export(jaxrnn.GRU(3, 4, rngs=nnx.Rngs(0)), path, jnp.zeros((2, 5, 3)))
