@@ -62,7 +62,6 @@ class _Reader:
         self._frames = itertools.count(1).__next__
         self._running: list[ast.AST] = []
         self._results: list[list[Value]] = [[]]
-        self._classes: list[Class] = []
         self._nodes, self._most_nodes = 0, _MOST_NODES * len(sources)
         self._size = functools.cache(operations.size)
 
@@ -74,7 +73,7 @@ class _Reader:
             scope.names[name] = Array()  # a function may be called before or after
         done: set[ast.AST] = set()
         while True:  # reading one may meet others
-            classes = [each for each in self._classes if each.node not in done]
+            classes = [each for each in self.program.classes.values() if each.node not in done]
             functions = [each for each in self.now.functions.values() if each.node not in done]
             if not classes and not functions:
                 return
@@ -225,8 +224,7 @@ class _Reader:
                     self.now.value(decorator)
             case ast.ClassDef():
                 cls = Class(node, self.now.scope, tuple(map(self.now.value, node.bases)))
-                if node not in [each.node for each in self._classes]:
-                    self._classes.append(cls)
+                self.program.classes.setdefault(node, cls)
                 self.now.bind(node.name, cls)
             case ast.Import() | ast.ImportFrom():
                 self._import(node)

@@ -42,6 +42,10 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     },
     "torch.nn.Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **{f"torch.nn.Dropout{d}": ("p", "inplace") for d in ("", "1d", "2d", "3d")},
+    **{
+        f"torch.nn.functional.{name}": ("input", "p", "training", "inplace")
+        for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+    },
     "torch.nn.CrossEntropyLoss": _LOSS,
     "torch.nn.NLLLoss": _LOSS[:-1],
     "torch.nn.functional.cross_entropy": ("input", "target", *_LOSS),

@@ -613,6 +613,71 @@ WRONG = {
                 print(evaluate(model, held_out))
         """,
     ],
+    "dropout-always-on": [
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.LSTM(3, 4, batch_first=True)
+                self.fc = nn.Linear(4, 2)
+
+            def forward(self, x):
+                out, _ = self.rnn(x)
+                return self.fc(F.dropout(out[:, -1], 0.5))
+        """,
+        """
+        from torch.nn.functional import dropout
+
+        class Model(nn.Module):
+            def __init__(self, rate=0.2):
+                super().__init__()
+                self.rate = rate
+                self.rnn = nn.GRU(3, 4)
+
+            def embed(self, x):
+                return dropout(x, p=self.rate) if self.rate > 0 else x
+
+            def forward(self, x):
+                return self.rnn(self.embed(x))[0]
+        """,
+        # One of two is told.
+        """
+        class Base(nn.Module):
+            def regular(self, x):
+                return torch.nn.functional.dropout(x, 0.1, self.training)
+
+        class Model(Base):
+            def forward(self, x):
+                return F.dropout2d(self.regular(x))
+        """,
+        # By default this one is never on.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(3, 4)
+
+            def forward(self, x):
+                return F.alpha_dropout(F.selu(self.fc(x)), 0.1)
+        """,
+        """
+        class Model(nn.Module):
+            def forward(self, x):
+                return nn.Dropout(0.5)(x)
+        """,
+        """
+        import lightning as L
+
+        class Model(L.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.rnn = nn.GRU(3, 4)
+                self.train(True)
+
+            def forward(self, x):
+                return F.dropout(self.rnn(x)[0])
+        """,
+    ],
     "dropout-of-one-layer": [
         """
         from torch.nn import LSTM
@@ -1441,6 +1506,106 @@ RIGHT = {
             if loss.item() < 0.1:
                 model.eval()
                 break
+        """,
+    ],
+    "dropout-always-on": [
+        """
+        class Model(nn.Module):
+            def forward(self, x):
+                x = F.dropout(x, 0.5, training=self.training)
+                x = F.dropout(x, 0.5, self.training)
+                x = F.alpha_dropout(x, 0.5, self.training)
+                return F.dropout(x, p=0.5, training=False)
+        """,
+        # On, and on purpose.
+        """
+        class Model(nn.Module):
+            def forward(self, x):
+                return F.dropout(x, 0.5, training=True)
+        """,
+        # In training only, by hand.
+        """
+        class Model(nn.Module):
+            def forward(self, x):
+                if self.training:
+                    x = F.dropout(x, 0.5)
+                return x
+        """,
+        """
+        class Model(nn.Module):
+            def __init__(self, rate):
+                super().__init__()
+                self.rate = rate
+
+            @property
+            def drops(self):
+                return self.training and self.rate > 0
+
+            def forward(self, x):
+                return self.drop(x) if self.drops else x
+
+            def drop(self, x):
+                return F.dropout(x, self.rate)
+        """,
+        """
+        class Base(nn.Module):
+            def forward(self, x):
+                return self.drop(x) if self.training else x
+
+        class Model(Base):
+            def drop(self, x):
+                return F.dropout(x, 0.5)
+        """,
+        # Where somebody asks for it.
+        """
+        class Model(nn.Module):
+            def forward(self, x, noisy=False):
+                return F.dropout(x, 0.5) if noisy else x
+
+            def training_step(self, x):
+                return self(F.dropout(x, 0.1))
+
+            def mc_forward(self, x, draws):
+                return torch.stack([self(F.dropout(x)) for _ in range(draws)])
+        """,
+        # Nothing is dropped.
+        """
+        class Model(nn.Module):
+            def forward(self, x):
+                return F.dropout(x, 0.0)
+        """,
+        # What is given is not known.
+        """
+        class Model(nn.Module):
+            def forward(self, x, **how):
+                return F.dropout(x, 0.5, **how)
+        """,
+        # No module's method, such as a step of training.
+        """
+        def augmented(x):
+            return F.dropout(x, 0.1)
+
+        class Augmented:
+            def __getitem__(self, index):
+                return F.dropout(self.rows[index], 0.1)
+        """,
+        # Another package's.
+        """
+        from elsewhere import functional as F
+
+        class Model(nn.Module):
+            def forward(self, x):
+                return F.dropout(x, 0.5)
+        """,
+        # A layer that is made once, and one that is told.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.dropout = nn.Dropout(0.5)
+
+            def forward(self, x):
+                return nn.Dropout(0.1).train(self.training)(self.dropout(x))
         """,
     ],
     "dropout-of-one-layer": [

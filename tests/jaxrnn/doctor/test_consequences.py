@@ -81,6 +81,14 @@ def test_probabilities_without_a_logarithm_have_no_gradient_where_they_are_wrong
     assert wrong < 1e-3 < 1 < right  # p (1 - p) of p = 3e-4, and 1 - p of each
 
 
+def test_a_mode_that_is_left_out_is_on_for_dropout_and_off_for_alpha_dropout(torch):
+    x = torch.ones(100)
+    assert not torch.equal(torch.nn.functional.dropout(x, 0.5), x)
+    assert not torch.equal(torch.nn.Sequential(torch.nn.Dropout(0.5)).train()(x), x)
+    for name in ("alpha_dropout", "feature_alpha_dropout"):
+        assert torch.equal(getattr(torch.nn.functional, name)(x[None], 0.5), x[None])
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair.theirs for pair in PAIRS])
 def test_the_defaults_of_both_optimizers_are_those_that_are_installed(pair, torch):
     import optax
