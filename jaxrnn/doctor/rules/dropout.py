@@ -38,13 +38,18 @@ def _is_dropout(made: Made) -> bool:
 
 
 def _drops_in_evaluation(program: Program) -> Iterator[Hit]:
-    if any(has_attribute(node, "eval", "train", "training") for node in program.nodes):
+    if any(_is_mode(node) or has_attribute(node, "eval") for node in program.nodes):
         return
     if not any(is_training(program, loop) for loop in loops(program)):
         return
     for call in program.calls:
         if _drops(call.target) and _is_network(call.target) and without_gradients(program, call.node):
             yield call.node, f"{text(call.node)} under no_grad, but in training mode: nothing calls eval()."
+
+
+def _is_mode(node: ast.AST) -> bool:
+    """Tell whether a node may set a mode, or keep one for later; a module that looks at its own does not."""
+    return has_attribute(node, "train") or (has_attribute(node, "training") and text(node) != "self.training")
 
 
 def _is_network(value: Value) -> bool:
@@ -58,7 +63,7 @@ def _is_network(value: Value) -> bool:
 def _stays_in_evaluation(program: Program) -> Iterator[Hit]:
     for loop in loops(program):
         inside = list(within(program, loop))
-        if not is_training(program, loop) or any(has_attribute(each, "train", "training") for each in inside):
+        if not is_training(program, loop) or any(map(_is_mode, inside)):
             continue
         for call in calls_of(program, loop, "eval"):
             assert isinstance(call.func, ast.Attribute)

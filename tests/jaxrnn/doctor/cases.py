@@ -583,6 +583,26 @@ WRONG = {
         def test(loader):
             return [F.mse_loss(model(x), y).item() for x, y in loader]
         """,
+        # A model that looks at its mode does not set it.
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.dropout = nn.Dropout(0.3)
+                self.fc = nn.Linear(3, 1)
+
+            def forward(self, x):
+                return self.fc(F.dropout(self.dropout(x), 0.1, self.training))
+
+        model = Model()
+        optimizer = torch.optim.Adam(model.parameters())
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            optimizer.step()
+        with torch.no_grad():
+            print(model(x))
+        """,
     ],
     "dropout-off-in-training": [
         """

@@ -55,6 +55,7 @@ MUTANTS = [
         "one-direction-of-state",
     ),
     ("translator", "model.train()", "", "dropout-off-in-training"),
+    ("translator", "F.dropout(seen, 0.1, self.training)", "F.dropout(seen, 0.1)", "dropout-always-on"),
     ("forecaster", "dropout=dropout if num_layers > 1 else 0", "dropout=dropout", "dropout-of-one-layer"),
     (
         "forecaster",

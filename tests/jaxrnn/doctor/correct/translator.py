@@ -51,6 +51,7 @@ class Decoder(nn.Module):
         embedded = self.dropout(self.embedding(token.unsqueeze(0)))
         weights = self.attention(hidden, outputs, mask).unsqueeze(1)
         seen = torch.bmm(weights, outputs.permute(1, 0, 2)).permute(1, 0, 2)
+        seen = F.dropout(seen, 0.1, self.training)
         output, hidden = self.rnn(torch.cat((embedded, seen), dim=2), hidden.unsqueeze(0))
         logits = self.fc(torch.cat((output.squeeze(0), seen.squeeze(0), embedded.squeeze(0)), dim=1))
         return logits, hidden.squeeze(0)
