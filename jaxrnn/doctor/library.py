@@ -31,6 +31,10 @@ _LSTM = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "drop
 _RNN = (*_LSTM[:3], "nonlinearity", *_LSTM[3:])
 _LOSS = ("weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
 _ADAM = ("params", "lr", "betas", "eps", "weight_decay", "amsgrad")
+_SCHEDULES = (
+    "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR", "PolynomialLR", "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts", "LambdaLR", "MultiplicativeLR", "OneCycleLR", "CyclicLR", "SequentialLR",
+)  # fmt: skip
 _OPTAX_ADAM = ("learning_rate", "b1", "b2", "eps", "eps_root", "mu_dtype")
 
 # The positional arguments of what the rules look at.
@@ -64,6 +68,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
         "params", "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps",
     ),
     "torch.optim.Adadelta": ("params", "lr", "rho", "eps", "weight_decay"),
+    **{f"torch.optim.lr_scheduler.{name}": ("optimizer",) for name in _SCHEDULES},
     "optax.adam": _OPTAX_ADAM,
     "optax.adamw": (*_OPTAX_ADAM, "weight_decay", "mask"),
     "optax.rmsprop": (

@@ -103,8 +103,13 @@ def is_optimizer(program: Program, call: ast.Call) -> bool:
 
 
 def _steps_parameters(name: str) -> bool:
-    optimizer = name.startswith("torch.optim.") and "lr_scheduler" not in name
+    optimizer = name.startswith("torch.optim.") and not is_schedule(name)
     return optimizer or name.endswith(".GradScaler")
+
+
+def is_schedule(name: str) -> bool:
+    """Tell one of torch's schedules of learning rates by its dotted name."""
+    return name.startswith(("torch.optim.lr_scheduler.", "torch.optim.swa_utils.SWALR"))
 
 
 def is_training(program: Program, node: ast.AST) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 
 from jaxrnn.doctor.loops import (
@@ -12,6 +13,7 @@ from jaxrnn.doctor.loops import (
     is_inherited,
     is_optimizer,
     is_own,
+    is_schedule,
     is_training,
     loops,
     steps,
@@ -20,6 +22,7 @@ from jaxrnn.doctor.loops import (
 )
 from jaxrnn.doctor.program import Program
 from jaxrnn.doctor.rules.rule import STEP, Hit, Rule, training_loop
+from jaxrnn.doctor.values import Bound, Instance, Made, Value
 
 # Gradients -------------------------------------------------------------------------------------------------------
 
@@ -72,9 +75,14 @@ def _made_within(program: Program, loop: ast.AST, stepped: Sequence[ast.Call]) -
 
 def _clipping(program: Program) -> Iterator[Hit]:
     for node in program.nodes:
-        for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
-            if isinstance(body, list):
-                yield from _clipped_late(program, body)
+        for body in _blocks(node):
+            yield from _clipped_late(program, body)
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the lists of statements in a statement."""
+    found = (getattr(node, name, None) for name in ("body", "orelse", "finalbody"))
+    yield from (each for each in found if isinstance(each, list))
 
 
 def _clipped_late(program: Program, body: Sequence[ast.stmt]) -> Iterator[Hit]:
@@ -107,7 +115,115 @@ def _events(program: Program, statement: ast.stmt) -> Iterator[tuple[str, ast.AS
             yield "s", node
 
 
+# Schedules -------------------------------------------------------------------------------------------------------
+
+_SCHEDULE = re.compile(r"(?:.*\.)?(?:lr_?|warm_?up_)?sched(?:ule|uler)?\d?")
+
+
+def _scheduled_early(program: Program) -> Iterator[Hit]:
+    for loop in loops(program):
+        if not is_training(program, loop):
+            continue
+        stored = {name for node in within(program, loop) for name in assigned(node)}
+        for call in calls_of(program, loop, "step"):
+            if not _is_schedule(program, call) or _owner(call) in stored:
+                continue
+            if (step := _step_behind(program, call)) is not None:
+                yield call, f"{text(call)} in front of {text(step)}, which takes the rate of the next step."
+
+
+def _owner(call: ast.Call) -> str:
+    """Return the object of a method that is called, as it is written."""
+    return text(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+
+
+def _is_schedule(program: Program, call: ast.Call) -> bool:
+    """Tell the step of a schedule that only counts; with an argument, a rate may be meant for what follows."""
+    if call.args or call.keywords:
+        return False
+    owners = _owners(program, call)
+    known = [each for each in owners if isinstance(each, Made | Instance)]
+    if known:
+        return all(isinstance(each, Made) and is_schedule(each.name) for each in known)
+    own = any(cls.method("step") for cls in program.classes.values())
+    return not own and _SCHEDULE.fullmatch(_owner(call)) is not None
+
+
+def _owners(program: Program, call: ast.Call) -> list[Value]:
+    return [each.value for each in program.targets.get(call, ()) if isinstance(each, Bound)]
+
+
+def _step_behind(program: Program, call: ast.Call) -> ast.Call | None:
+    """Return the optimizer's step behind its schedule's; None if there is another that may come first."""
+    found, node = None, program.parents[call]
+    if not isinstance(node, ast.Expr):
+        return None
+    for parent in program.around(node):
+        front, behind = _beside(parent, node)
+        if any(_steps_of(program, each, call) for each in front):
+            return None
+        found = found or next((step for each in behind for step in _steps_of(program, each, call)), None)
+        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
+            break
+        if found is None and not _in_all_rounds(parent, node, call):
+            break
+        node = parent
+    return found
+
+
+def _beside(parent: ast.AST, node: ast.AST) -> tuple[list[ast.stmt], list[ast.stmt]]:
+    """Return the statements in front of one and behind it; those of other branches are in front."""
+    front: list[ast.stmt] = []
+    behind: list[ast.stmt] = []
+    for block in _blocks(parent):
+        number = block.index(node) if node in block else len(block)
+        front += block[:number]
+        behind += block[number + 1 :]
+    return front, behind
+
+
+def _steps_of(program: Program, statement: ast.stmt, schedule: ast.Call) -> list[ast.Call]:
+    """Return the steps in a statement, without those of an optimizer that a schedule is known not to be for."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return []
+    made = [each for each in _owners(program, schedule) if isinstance(each, Made)]
+    given = [each.options.get("optimizer") for each in made]
+    own = {each.node for each in given if isinstance(each, Made)}
+    return [step for step in steps(program, statement) if not own or own & _stepped(program, step, own)]
+
+
+def _stepped(program: Program, step: ast.Call, otherwise: set[ast.AST]) -> set[ast.AST]:
+    """Return where an optimizer was made; of one that is not known, or steps through a scaler, `otherwise`."""
+    made = [each for each in _owners(program, step) if isinstance(each, Made)]
+    return {each.node for each in made if not each.name.endswith("GradScaler")} or otherwise
+
+
+def _in_all_rounds(parent: ast.AST, node: ast.AST, schedule: ast.Call) -> bool:
+    """Tell whether a statement in another runs in each round, the first one too."""
+    if not isinstance(parent, ast.If):
+        return isinstance(parent, ast.With | ast.AsyncWith)
+    owner, asked = _owner(schedule), parent.test
+    is_kind = isinstance(asked, ast.Compare) and isinstance(getattr(asked.comparators[0], "value", None), str)
+    return node in parent.body and (is_kind or text(asked) in (owner, f"{owner} is not None"))
+
+
 _CLIP = "nn.utils.clip_grad_norm_(model.parameters(), 1.0)"
+
+_SCHEDULED = """import torch
+from torch import nn
+
+model = nn.Linear(8, 2)
+optimizer = torch.optim.Adam(model.parameters())
+scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.99)
+
+
+def fit(batches):
+    for x, y in batches:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        {}.step()
+        {}.step()
+"""
 
 RULES = (
     Rule(
@@ -134,5 +250,19 @@ RULES = (
         _clipping,
         "`optax.chain(jaxrnn.optim.clip_grad_norm(1.0), jaxrnn.optim.adam(1e-3))`, the clipping first.",
         ("22", "22"),
+    ),
+    Rule(
+        "schedule-before-step",
+        "A schedule of learning rates steps in front of its optimizer.",
+        "The first rate is never used, and each step takes the rate of the next. Gradient descent on a quadratic "
+        "function with `ExponentialLR(optimizer, gamma=0.5)` from a rate of {} begins with {}, and after 20 steps "
+        "its loss is at {} of its start, not at {}. torch warns, once.",
+        "`optimizer.step()` and then `scheduler.step()`; of a schedule over epochs, behind the loop over batches.",
+        _SCHEDULED.format("scheduler", "optimizer"),
+        _SCHEDULED.format("optimizer", "scheduler"),
+        _scheduled_early,
+        "Nothing: a schedule, such as `jaxrnn.optim.exponential_lr(1e-3, gamma=0.99)`, is a function of how many "
+        "updates there were, and takes the place of the rate.",
+        ("0.5", "0.25", "0.33", "0.083"),
     ),
 )

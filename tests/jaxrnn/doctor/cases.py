@@ -562,6 +562,71 @@ WRONG = {
                     clip_grad_value_(model.parameters(), clip)
         """,
     ],
+    "schedule-before-step": [
+        """
+        def train(model, optimizer, scheduler, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                scheduler.step()
+                optimizer.step()
+        """,
+        # As programs were written for PyTorch 1.0, in front of an epoch.
+        """
+        from torch.optim import lr_scheduler
+
+        def train_epoch(model, optimizer, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+
+        def main(model, loader):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            decay = lr_scheduler.StepLR(optimizer, 30)
+            for epoch in range(90):
+                decay.step()
+                train_epoch(model, optimizer, loader)
+        """,
+        """
+        def train_model(model, criterion, optimizer, scheduler, loaders):
+            for epoch in range(25):
+                for phase in ["train", "val"]:
+                    if phase == "train":
+                        scheduler.step()
+                        model.train()
+                    else:
+                        model.eval()
+                    for x, y in loaders[phase]:
+                        optimizer.zero_grad()
+                        loss = criterion(model(x), y)
+                        if phase == "train":
+                            loss.backward()
+                            optimizer.step()
+        """,
+        # Gradients of four batches, in mixed precision.
+        """
+        class Trainer:
+            def __init__(self, model):
+                self.model = model
+                self.optimizer = torch.optim.AdamW(model.parameters())
+                self.scaler = torch.amp.GradScaler()
+                self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 1e-2, total_steps=100)
+
+            def step(self):
+                if self.scheduler is not None:
+                    self.scheduler.step()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad()
+
+            def fit(self, loader):
+                for k, (x, y) in enumerate(loader):
+                    self.scaler.scale(F.mse_loss(self.model(x), y)).backward()
+                    if k % 4 == 3:
+                        self.step()
+        """,
+    ],
     "dropout-in-evaluation": [
         """
         class Model(nn.Module):
@@ -1454,6 +1519,172 @@ RIGHT = {
                 nn.utils.clip_grad_norm_(second.parameters(), 1.0)
                 F.mse_loss(second(x), y).backward()
                 optimizer_2.step()
+        """,
+    ],
+    "schedule-before-step": [
+        """
+        def train(model, optimizer, scheduler, loader):
+            for epoch in range(10):
+                for k, (x, y) in enumerate(loader):
+                    optimizer.zero_grad()
+                    F.mse_loss(model(x), y).backward()
+                    if k % 4 == 3:
+                        optimizer.step()
+                scheduler.step()
+        """,
+        # Not in the first round.
+        """
+        def train(model, optimizer, scheduler, loader):
+            for epoch in range(10):
+                if epoch > 0:
+                    scheduler.step()
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    F.mse_loss(model(x), y).backward()
+                    optimizer.step()
+        """,
+        """
+        def train(model, optimizer, scheduler, loader):
+            started = False
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                if not started:
+                    optimizer.step()
+                    started = True
+                else:
+                    scheduler.step()
+                    optimizer.step()
+        """,
+        # A rate for what follows.
+        """
+        def train(model, optimizer, scheduler, loader):
+            for k, (x, y) in enumerate(loader):
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                scheduler.step(k / len(loader))
+                optimizer.step()
+        """,
+        # On from where another run had come to.
+        """
+        def train(model, loader, done):
+            optimizer = torch.optim.Adam(model.parameters())
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+            for _ in range(done):
+                scheduler.step()
+            for epoch in range(done, 100):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    F.mse_loss(model(x), y).backward()
+                    optimizer.step()
+                scheduler.step()
+        """,
+        """
+        def train(model, loader):
+            optimizer = torch.optim.Adam(model.parameters())
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+            scheduler.step()
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+                scheduler.step()
+
+        for model in models:
+            train(model, loader)
+        """,
+        # A first step that does nothing, for torch's sake.
+        """
+        def train(model, optimizer, scheduler, loader):
+            optimizer.zero_grad()
+            optimizer.step()
+            for x, y in loader:
+                scheduler.step()
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                optimizer.step()
+        """,
+        # A schedule of the program's own, which counts from 1.
+        """
+        class Warmup:
+            def __init__(self, optimizer):
+                self.optimizer, self.count = optimizer, 0
+
+            def step(self):
+                self.count += 1
+                for group in self.optimizer.param_groups:
+                    group["lr"] = 1e-3 * min(1, self.count / 100)
+
+        def train(model, optimizer, scheduler, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                scheduler.step()
+                optimizer.step()
+        """,
+        """
+        from warming import Warmup
+
+        def train(model, loader):
+            optimizer = torch.optim.Adam(model.parameters())
+            scheduler = Warmup(optimizer)
+            for x, y in loader:
+                optimizer.zero_grad()
+                F.mse_loss(model(x), y).backward()
+                scheduler.step()
+                optimizer.step()
+        """,
+        # A schedule of something else.
+        """
+        def train(model, optimizer, kl_scheduler, loader):
+            for x, y in loader:
+                optimizer.zero_grad()
+                (kl_scheduler.value * F.mse_loss(model(x), y)).backward()
+                kl_scheduler.step()
+                optimizer.step()
+        """,
+        # Two networks, each with a schedule behind its step.
+        """
+        def train(first, second, loader):
+            ours, theirs = torch.optim.SGD(first.parameters()), torch.optim.SGD(second.parameters())
+            fall = torch.optim.lr_scheduler.ExponentialLR(ours, 0.9)
+            for x, y in loader:
+                ours.zero_grad()
+                F.mse_loss(first(x), y).backward()
+                ours.step()
+                theirs.zero_grad()
+                F.mse_loss(second(x), y).backward()
+                fall.step()
+                theirs.step()
+        """,
+        # What it is a schedule of steps elsewhere.
+        """
+        from elsewhere import fit
+
+        def train(first, second, loader):
+            ours, theirs = torch.optim.SGD(first.parameters()), torch.optim.SGD(second.parameters())
+            fall = torch.optim.lr_scheduler.ExponentialLR(ours, 0.9)
+            for x, y in loader:
+                fit(first, ours)
+                fall.step()
+                theirs.zero_grad()
+                F.mse_loss(second(x), y).backward()
+                theirs.step()
+        """,
+        # A mean over the last weights has a schedule of its own.
+        """
+        def train(model, optimizer, loader):
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+            late = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05)
+            for epoch in range(100):
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    F.mse_loss(model(x), y).backward()
+                    optimizer.step()
+                if epoch > 75:
+                    late.step()
+                else:
+                    scheduler.step()
         """,
     ],
     "dropout-in-evaluation": [

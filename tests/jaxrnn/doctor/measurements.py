@@ -189,6 +189,31 @@ def clipping_order():
     return digits(norm), digits((after - before).norm() / 0.01)
 
 
+def schedule_before_step():
+    first, end = scheduled(early=False)
+    wrong_first, wrong_end = scheduled(early=True)
+    return digits(first), digits(wrong_first), digits(wrong_end), digits(end)
+
+
+def scheduled(early):
+    """The rate of the first of 20 steps, and the last loss in units of the first."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(20))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    first, second = (scheduler, optimizer) if early else (optimizer, scheduler)
+    optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    rates, losses = [], []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = weight.square().sum() / 2
+        loss.backward()
+        first.step()
+        second.step()
+        losses.append(loss.item())
+    return rates[0], (weight.square().sum() / 2).item() / losses[0]
+
+
 def dropout_in_evaluation():
     model, x, y = trained_with_dropout(Classifier, dropout=0.5)
     noisy = losses_of(model, x, y)
@@ -349,6 +374,7 @@ MEASUREMENTS = {
         other_padding_token,
         gradients_not_zeroed,
         clipping_order,
+        schedule_before_step,
         dropout_in_evaluation,
         dropout_off_in_training,
         dropout_always_on,

@@ -21,7 +21,7 @@ def measurements(torch):
 
 @pytest.mark.slow  # small networks are trained
 @pytest.mark.parametrize("rule", RULES, ids=IDS)
-@pytest.mark.filterwarnings("ignore:dropout option adds dropout")
+@pytest.mark.filterwarnings("ignore:dropout option adds dropout", "ignore:Detected call of `lr_scheduler")
 def test_the_figures_of_a_rule_are_those_that_are_measured(rule, measurements):
     assert rule.measured == measurements.MEASUREMENTS[rule.id]()
     assert rule.consequence.count("{}") == len(rule.measured)
@@ -79,6 +79,12 @@ def test_probabilities_without_a_logarithm_have_no_gradient_where_they_are_wrong
         for values in (scores.softmax(-1), scores.log_softmax(-1))
     )
     assert wrong < 1e-3 < 1 < right  # p (1 - p) of p = 3e-4, and 1 - p of each
+
+
+def test_a_schedule_that_steps_early_is_warned_of_once(torch, measurements):
+    with pytest.warns(UserWarning, match="skipping the first value of the learning rate") as warned:
+        measurements.scheduled(early=True)
+    assert len(warned) == 1
 
 
 def test_a_mode_that_is_left_out_is_on_for_dropout_and_off_for_alpha_dropout(torch):

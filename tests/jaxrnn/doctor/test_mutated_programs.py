@@ -55,6 +55,12 @@ MUTANTS = [
         "one-direction-of-state",
     ),
     ("translator", "model.train()", "", "dropout-off-in-training"),
+    (
+        "translator",
+        "train_epoch(model, loader, optimizer, criterion, clip=1.0)\n        schedule.step()",
+        "schedule.step()\n        train_epoch(model, loader, optimizer, criterion, clip=1.0)",
+        "schedule-before-step",
+    ),
     ("translator", "F.dropout(seen, 0.1, self.training)", "F.dropout(seen, 0.1)", "dropout-always-on"),
     ("forecaster", "dropout=dropout if num_layers > 1 else 0", "dropout=dropout", "dropout-of-one-layer"),
     (

@@ -87,9 +87,11 @@ def train_epoch(model, loader, optimizer, criterion, clip):
 def main(loader, held_out, padding):
     model = Translator(Encoder(100, 32, 64, 64, 0.5), Decoder(120, 32, 64, 64, 0.5), padding)
     optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
     criterion = nn.CrossEntropyLoss(ignore_index=padding)
     for _ in range(10):
         train_epoch(model, loader, optimizer, criterion, clip=1.0)
+        schedule.step()
         model.eval()
         with torch.no_grad():
             losses = [
