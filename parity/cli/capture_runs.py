@@ -12,8 +12,9 @@ import click
 from parity.capture import Subject, capture_candidate, capture_reference, require_reference
 from parity.cases import CASES, Case
 from parity.cli.check_models import Question, question_options
+from parity.cli.factories import load_model
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import given, load_factory, one_torch_thread
+from parity.cli.shared import given, one_torch_thread
 from parity.dumps import REFERENCE, DumpError, compare_dumps, read, require_new
 from parity.inputs import with_batch
 from parity.probe import Probe
@@ -40,7 +41,7 @@ def capture() -> None:
 
 @capture.command("reference")
 @click.argument("cases", nargs=-1, metavar="[CASE]...")
-@click.option("--reference", metavar="PKG.MOD:FACTORY", help="Makes a torch.nn.Module, instead of a CASE.")
+@click.option("--reference", metavar="PKG.MOD:NAME", help="Makes a torch.nn.Module, instead of a CASE.")
 @click.option("--own-weights", is_flag=True, help="Keep the weights of --reference instead of drawing some.")
 @question_options
 @_OUT
@@ -52,7 +53,7 @@ def capture_a_reference(
         raise click.UsageError("name either a CASE (`parity list` shows them) or a --reference.")
     question = Question(**options)
     if reference is not None:
-        factory, ask = load_factory("--reference", reference), question.prepared(own_weights)
+        factory, ask = load_model("--reference", reference), question.prepared(own_weights)
 
         def subjects() -> list[Subject]:
             return [_subject(reference, factory, ask)]
@@ -75,16 +76,14 @@ def capture_a_reference(
 
 @capture.command("candidate")
 @click.option("--from", "source", type=_FOLDER, required=True, help="The dump of the reference.")
-@click.option(
-    "--candidate", metavar="PKG.MOD:FACTORY", help="Makes the nnx.Module; a CASE has one of its own."
-)
+@click.option("--candidate", metavar="PKG.MOD:NAME", help="Makes the nnx.Module; a CASE has one of its own.")
 @click.option(
     "--own-weights", is_flag=True, help="Keep the candidate's weights instead of taking the dump's."
 )
 @_OUT
 def capture_a_candidate(source: Path, candidate: str | None, own_weights: bool, folder: Path) -> None:
     """Run the candidate on what was put to the reference, where there is JAX; torch is not needed."""
-    factory = None if candidate is None else load_factory("--candidate", candidate)
+    factory = None if candidate is None else load_model("--candidate", candidate)
 
     def write() -> None:
         ids = [case["id"] for case in read(source, REFERENCE).cases]

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from parity.cli.factories import load_factory, load_model
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import draw_options, given, load_factory, one_torch_thread, read_call, torch_missing
+from parity.cli.shared import draw_options, given, one_torch_thread, read_call, torch_missing
 from parity.gates import PRECISIONS
 from parity.inputs import Drawn, ambiguous_axes, parse_input, probes_of, with_batch
 from parity.judge import judge_models, port
@@ -24,7 +25,7 @@ def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of `Question`, as its keywords."""
     options = (
         click.option(
-            "--inputs", metavar="PKG.MOD:FACTORY", help="Makes a Probe, a list of them, a tuple or dict."
+            "--inputs", metavar="PKG.MOD:NAME", help="Makes a Probe, a list of them, a tuple or dict."
         ),
         click.option(
             "--input",
@@ -98,8 +99,8 @@ def _are_probes(made: Any) -> bool:
 
 
 @click.command()
-@click.option("--reference", required=True, metavar="PKG.MOD:FACTORY", help="Makes the torch.nn.Module.")
-@click.option("--candidate", required=True, metavar="PKG.MOD:FACTORY", help="Makes the flax.nnx.Module.")
+@click.option("--reference", required=True, metavar="PKG.MOD:NAME", help="Makes the torch.nn.Module.")
+@click.option("--candidate", required=True, metavar="PKG.MOD:NAME", help="Makes the flax.nnx.Module.")
 @click.option(
     "--port",
     "ported",
@@ -126,6 +127,10 @@ def check(
     The reference's weights must fit the candidate by torch's names. The models are then run with weights drawn at
     three scales, biases too, because the weights of a new model hide bugs. With --port or --own-weights, nothing
     but the inputs is drawn, at three scales.
+
+    A name, PKG.MOD:NAME or FILE.py:NAME, is that of a function or a class that needs no arguments. A class of Flax
+    may need `rngs`, and is given nnx.Rngs(0): its weights are replaced by what is drawn or, with --port, by the
+    reference's. With --own-weights they would stay as they are made, so name a function that loads them.
     """
     publisher = Publisher(**destinations)
     question = Question(inputs, shapes, probe_set, seed, dtype)
@@ -138,7 +143,7 @@ def check(
     missing = torch_missing()
     if missing:
         publisher.finish([CaseResult("check", reference, not_run=missing)], started)
-    factories = load_factory("--candidate", candidate), load_factory("--reference", reference)
+    factories = load_model("--candidate", candidate), load_model("--reference", reference)
     ask = question.prepared(own_weights=ported or own)
     with one_torch_thread():
         result = _check(f"{candidate} against {reference}", factories, ask, own, publisher.say)

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from parity.cli.factories import load_factory
 from parity.cli.reporting import Publisher, report_options
 from parity.cli.shared import (
     draw_options,
-    load_factory,
     one_torch_thread,
     read_call,
     refuse,

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from parity.cases import CASES, Case
+from parity.cli.factories import load_model
 from parity.cli.reporting import Publisher, report_options
-from parity.cli.shared import choose, draw_options, load_factory, one_torch_thread, show_progress
+from parity.cli.shared import choose, draw_options, one_torch_thread, show_progress
 from parity.contracts import CONTRACTS
 from parity.judge import judge_case
 from parity.probe import SCALES
@@ -19,7 +20,7 @@ from parity.verdict import CaseResult
 
 @click.command()
 @click.argument("cases", nargs=-1, metavar="[CASE]...")
-@click.option("--candidate", metavar="PKG.MOD:FACTORY", help="Judge this model against the one CASE named.")
+@click.option("--candidate", metavar="PKG.MOD:NAME", help="Judge this model against the one CASE named.")
 @draw_options
 @click.option(
     "--seeds",
@@ -57,7 +58,7 @@ def run(
             raise click.UsageError(
                 "--candidate is judged against one case: name it, as in --candidate m:f lstm."
             )
-        factory = load_factory("--candidate", candidate)
+        factory = load_model("--candidate", candidate)
     publisher.clear()
     started = time.perf_counter()
     with one_torch_thread():

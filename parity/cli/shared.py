@@ -1,14 +1,12 @@
-"""What the commands share: options, factories by name, files to write, progress, torch's threads."""
+"""What the commands share: options, files to write, progress, torch's threads."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,21 +93,6 @@ def read_call(reader: Callable[[str], T], text: str) -> T:
         return reader(text)
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from error
-
-
-def load_factory(option: str, spec: str) -> Callable[[], Any]:
-    """Import `pkg.mod:factory`; the current folder is searched first, as by `python -m`."""
-    module, _, name = spec.partition(":")
-    if not module or not name:
-        raise click.UsageError(f"{option} {spec}: write it as package.module:factory.")
-    sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise click.UsageError(f"{option} {spec}: {error}.") from error
-    if not callable(factory):
-        raise click.UsageError(f"{option} {spec}: {name} is a {type(factory).__name__}, not a factory.")
-    return factory
 
 
 # Files ----------------------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from parity.cli.factories import load_factory
 from parity.cli.reporting import Publisher, report_options
 from parity.cli.shared import (
     FILE,
     Destinations,
     choose,
-    load_factory,
     one_torch_thread,
     read_call,
     seed_option,

@@ -187,7 +187,7 @@ def test_a_missing_torch_exits_4_and_says_how_to_install_it(check, monkeypatch):
         (("--input", "input=5,9<3"), "only integers have bounds"),
         (("--input", "input=int:5,9"), "write int:5,9<100"),
         (("--input", "input=5,9,3", "--input", "input=5,9,3"), "names an argument twice"),
-        (("--inputs", f"{PAIRS}:nothing"), "no attribute 'nothing'"),
+        (("--inputs", f"{PAIRS}:nothing"), "has no 'nothing'. Did you mean inputs_nothing?"),
         (("--inputs", f"{PAIRS}:inputs_probes", "--seed", "3"), "bring their own seed"),
     ],
 )
