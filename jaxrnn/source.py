@@ -70,13 +70,21 @@ def read(path: Path) -> Source:
         return _notebook(path)
     if path.suffix != ".py":
         raise ValueError(f"{path}: expected a .py file, an .ipynb notebook or package.module:factory.")
+    check_exists(path)
     with tokenize.open(path) as file:  # whatever encoding its first lines name
         text = file.read()
     lines = max(1, len(text.splitlines()))
     return _source(str(path), text, [Place(str(path), line + 1) for line in range(lines)])
 
 
+def check_exists(path: Path) -> None:
+    """Raise FileNotFoundError, in plain words, for a path with nothing there."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: No such file; check the path, and the folder that it begins in.")
+
+
 def _notebook(path: Path) -> Source:
+    check_exists(path)
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:

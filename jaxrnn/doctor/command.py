@@ -67,7 +67,7 @@ def _resolved(targets: tuple[str, ...]) -> tuple[list[Path], list[Built]]:
             continue
         try:
             built.append(build(target))
-        except (TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise refusal(error) from error
         files += built[-1].files
     return list({path.resolve(): path for path in files}.values()), built

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxrnn.doctor.program import Facts
 from jaxrnn.doctor.values import RECURRENT
 from jaxrnn.plan.programs import load
+from jaxrnn.source import check_exists
 
 OPTIONS = ("num_layers", "batch_first", "dropout", "bidirectional")
 _FRAMEWORKS = frozenset(("torch", "jaxrnn", "flax", "torch_ref"))
@@ -30,14 +31,10 @@ class Built:
 def build(name: str) -> Built:
     """Build the module that ``package.module:factory`` or ``file.py:factory`` returns, and look at it.
 
-    Raises ValueError for what cannot be imported or called, and TypeError for what returns no module.
+    Raises FileNotFoundError for a file that is not there, ValueError for what cannot be imported or called, and
+    TypeError for what returns no module.
     """
-    try:
-        factory = load(name)
-    except Exception as error:  # whatever the user's module raises
-        raise ValueError(
-            f"{name}: cannot be imported ({type(error).__name__}: {error}); run from the folder of its package."
-        ) from error
+    factory = _factory(name)
     try:
         module = factory()
     except Exception as error:  # whatever a factory raises is for the one who wrote it
@@ -46,6 +43,39 @@ def build(name: str) -> Built:
         ) from error
     holders = list(_modules(name, module))
     return Built(_files(name, factory, holders), _facts(holders))
+
+
+def _factory(name: str) -> Any:
+    module, _, attribute = name.rpartition(":")
+    if module.endswith((".py", ".ipynb")):
+        check_exists(Path(module))
+    if module.endswith(".ipynb"):
+        raise ValueError(f"{name}: a notebook is read as a whole, and nothing of it is built. Name {module}.")
+    try:
+        return load(name)
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(f"{name}: {_why_not(module, attribute, error)}.") from error
+
+
+def _why_not(module: str, attribute: str, error: Exception) -> str:
+    """Return why a factory could not be loaded, and what to do."""
+    loaded = sys.modules.get(Path(module).stem if module.endswith(".py") else module)
+    if isinstance(error, AttributeError) and loaded is not None and error.obj is loaded:
+        names = [each for each, value in vars(loaded).items() if _may_build(value, loaded.__name__)]
+        return f"there is no {attribute!r} in {module}; at its top are {names}"
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return f"there is no module {error.name!r}; run from the folder of its package, or give a path"
+    shown = f"{type(error).__name__}: {error}"
+    return f"cannot be imported ({shown}); see that it can, and run from the folder of its package"
+
+
+def _may_build(value: Any, module: str) -> bool:
+    """Tell a function, or a class of modules, that a module has of its own."""
+    if getattr(value, "__module__", None) != module:
+        return False
+    return inspect.isfunction(value) or (
+        inspect.isclass(value) and (hasattr(value, "named_modules") or issubclass(value, nnx.Module))
+    )
 
 
 def _modules(name: str, module: Any) -> Iterator[Any]:

@@ -125,9 +125,15 @@ def test_wrong_usage_exits_with_2_and_says_what_to_do(arguments, says):
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("nowhere.py", "No such file"),
+        ("nowhere.py", "Error: nowhere.py: No such file; check the path"),
+        ("nowhere.ipynb", "Error: nowhere.ipynb: No such file; check the path"),
+        ("nowhere.py:make", "Error: nowhere.py: No such file; check the path"),
         ("notes.txt", "expected a .py file, an .ipynb notebook or package.module:factory"),
-        ("nowhere.at.all:make", "cannot be imported (ModuleNotFoundError"),
+        ("nowhere.at.all:make", "there is no module 'nowhere'; run from the folder of its package"),
+        (
+            "plain.py:Net",
+            "plain.py:Net: there is no 'Net' in plain.py; at its top are ['make']",
+        ),
         ("broken.py", "no Python 3"),
         ("ignored.py", "names no rule"),
     ],
@@ -135,6 +141,7 @@ def test_wrong_usage_exits_with_2_and_says_what_to_do(arguments, says):
 def test_a_target_that_cannot_be_used_is_one_line_and_exit_code_2(target, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.py").write_text("x = (")
+    (tmp_path / "plain.py").write_text("def make():\n    return None\n\n\nclass Other:\n    pass\n")
     (tmp_path / "ignored.py").write_text("x = 1  # jaxrnn: ignore[everything]\n")
     result = run(target)
     assert result.exit_code == 2

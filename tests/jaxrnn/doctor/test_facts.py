@@ -64,9 +64,16 @@ def test_the_options_of_each_layer_are_read_off_the_module(torch):
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        ("tests.jaxrnn.doctor.models:nothing", ValueError, "cannot be imported"),
-        ("tests.jaxrnn.doctor.nowhere:make", ValueError, "cannot be imported"),
-        ("nowhere.py:make", ValueError, "cannot be imported"),
+        (
+            "tests.jaxrnn.doctor.models:nothing",
+            ValueError,
+            r"there is no 'nothing' in tests\.jaxrnn\.doctor\.models; at its top are "
+            r"\['Encoder', 'Pair', 'bidirectional', 'plain'",
+        ),
+        (f"{HERE / 'models.py'}:nothing", ValueError, r"there is no 'nothing' in /.*models\.py; .*'Encoder'"),
+        ("tests.jaxrnn.doctor.nowhere:make", ValueError, "there is no module 'tests.jaxrnn.doctor.nowhere'"),
+        ("nowhere.at.all:make", ValueError, "there is no module 'nowhere'; run from the folder"),
+        ("nowhere.py:make", FileNotFoundError, r"nowhere\.py: No such file; check the path"),
         ("tests.jaxrnn.doctor.models:needs_an_argument", ValueError, "a function without arguments"),
         ("tests.jaxrnn.doctor.models:raises", ValueError, "KeyError: 'no such data set'"),
         ("tests.jaxrnn.doctor.models:no_module", TypeError, "returned a int; expected a torch.nn.Module"),
@@ -75,3 +82,25 @@ def test_the_options_of_each_layer_are_read_off_the_module(torch):
 def test_what_cannot_be_built_says_why(name, error, says, torch):
     with pytest.raises(error, match=says):
         build(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nowhere.at.all", r"cannot be imported \(ModuleNotFoundError: No module named 'nowhere'"),
+        ("import math; math.nothing", r"cannot be imported \(AttributeError: module 'math' has no attribute"),
+        ("def make(:", r"cannot be imported \(SyntaxError"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_says_what_it_raises(text, says, tmp_path):
+    path = tmp_path / "raising.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=says):
+        build(f"{path}:nothing")
+
+
+def test_a_notebook_is_not_built(tmp_path):
+    path = tmp_path / "lecture.ipynb"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"a notebook is read as a whole, .* Name .*lecture\.ipynb"):
+        build(f"{path}:Net")
