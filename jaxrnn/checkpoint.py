@@ -52,8 +52,8 @@ def load_state_dict(
 ) -> IncompatibleKeys:
     """Copy parameters and buffers into a module by torch's names; everything or, on an error, nothing.
 
-    `source` maps names to NumPy arrays, JAX arrays or torch tensors, or is the path of a file for `read`, whose entry
-    `key` it is, "model_state" or "ema.model", if the file holds more than a state dict.
+    `source` maps names to NumPy arrays, JAX arrays or torch tensors, or is the path of a file for `read`; if that
+    holds more than a state dict, `key` says which entry is one, "model_state" or "ema.model".
     Values are cast to the dtype of the module's parameter, as torch does; a value that is not floating point
     is refused where the parameter is. With ``strict=False`` names without a partner are returned and left
     alone; wrong shapes are an error all the same.

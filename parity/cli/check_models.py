@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -108,6 +109,9 @@ def _are_probes(made: Any) -> bool:
     help="Judge with the reference's weights, copied by torch's names.  [default: with drawn ones]",
 )
 @click.option("--own-weights", "own", is_flag=True, help="Judge with the weights that each model has.")
+@click.option(
+    "--eval", "evaluating", is_flag=True, help="Judge in evaluation mode, in which nothing is dropped."
+)
 @question_options
 @report_options
 def check(
@@ -115,6 +119,7 @@ def check(
     candidate: str,
     ported: bool,
     own: bool,
+    evaluating: bool,
     inputs: str | None,
     shapes: tuple[str, ...],
     probe_set: str,
@@ -131,6 +136,9 @@ def check(
     A name, PKG.MOD:NAME or FILE.py:NAME, is that of a function or a class that needs no arguments. A class of Flax
     may need `rngs`, and is given nnx.Rngs(0): its weights are replaced by what is drawn or, with --port, by the
     reference's. With --own-weights they would stay as they are made, so name a function that loads them.
+
+    Models are judged in the mode in which they are made, which is that of training: two that drop need --eval, or a
+    factory that calls eval().
     """
     publisher = Publisher(**destinations)
     question = Question(inputs, shapes, probe_set, seed, dtype)
@@ -143,7 +151,8 @@ def check(
     missing = torch_missing()
     if missing:
         publisher.finish([CaseResult("check", reference, not_run=missing)], started)
-    factories = load_model("--candidate", candidate), load_model("--reference", reference)
+    made = load_model("--candidate", candidate), load_model("--reference", reference)
+    factories = [partial(_evaluating, factory) for factory in made] if evaluating else made
     ask = question.prepared(own_weights=ported or own)
     with one_torch_thread():
         result = _check(f"{candidate} against {reference}", factories, ask, own, publisher.say)
@@ -176,6 +185,12 @@ def _check(
         notes = [" ".join(misfit.split()), *notes]
     result = judge_models("check", summary, candidate, reference, probes)
     return dataclasses.replace(result, notes=(*result.notes, *notes))
+
+
+def _evaluating(factory: Callable[[], Any]) -> Any:
+    model = factory()
+    model.eval()
+    return model
 
 
 def _misfit(candidate: Any, reference: Any) -> str | None:

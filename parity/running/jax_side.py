@@ -257,7 +257,7 @@ def _require_no_luck(module: nnx.Module, rest: Any, found: _Result, result: Call
         return
     raise RuntimeError(
         f"{type(module).__name__} drew random numbers that change its outputs, so two runs cannot agree; call "
-        ".eval(), or pass the dropout masks (dropout_masks=) to both models."
+        ".eval(), which is --eval of parity check, or pass the dropout masks (dropout_masks=) to both models."
     )
 
 

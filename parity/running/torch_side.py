@@ -180,8 +180,8 @@ def _call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             outputs = module(*args, **kwargs)
         if not torch.equal(before, torch.random.get_rng_state()):
             raise RuntimeError(
-                f"{type(module).__name__} drew random numbers, so two runs cannot agree; call .eval(), or "
-                "pass the dropout masks (dropout_masks=) to both models."
+                f"{type(module).__name__} drew random numbers, so two runs cannot agree; call .eval(), which is "
+                "--eval of parity check, or pass the dropout masks (dropout_masks=) to both models."
             )
     return outputs
 

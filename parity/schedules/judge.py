@@ -126,6 +126,7 @@ def _row(id: str, reference: str, candidate: str, key: str = "lr") -> ScheduleCa
 
 CASES = (
     _row("step_lr", "StepLR(step_size=7)", "step_lr(0.3, 7)"),
+    _row("by_epochs", "StepLR(step_size=7)", "by_epochs(jaxrnn.optim.step_lr(0.3, 1), 7)"),
     _row("multi_step_lr", "MultiStepLR(milestones=[5, 20, 20, 41])", "multi_step_lr(0.3, [5, 20, 20, 41])"),
     _row("exponential_lr", "ExponentialLR(gamma=0.93)", "exponential_lr(0.3, 0.93)"),
     _row(

@@ -1,6 +1,9 @@
 """Every Python block in the README and in `docs/` runs, from the top of its page to the bottom."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,32 @@ def test_the_snippets_of_a_page_run_in_order(page, request, tmp_path, monkeypatc
 
 def test_the_guide_for_migrating_teams_has_snippets():
     assert len(blocks("docs/migrate.md")) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_the_guides_project_moves_by_its_commands_alone(torch, tmp_path):
+    text = (ROOT / "docs/migrate.md").read_text("utf-8")
+    section = text.partition("## From start to end\n")[2].partition("\n## ")[0]
+    names = re.findall(r"`(\w+\.py)`[^`]*\n\n```py\n", section)
+    assert names == ["networks.py", "begin.py", "go_on.py"]
+    for name, code in zip(names, re.findall(r"^```py\n(.*?)^```$", section, re.M | re.S), strict=True):
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    commands = re.search(r"^```bash\n(.*?)^```$", section, re.M | re.S)[1]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "EQUIVALENT" in done.stdout
+    theirs, ours = ([*map(float, re.findall(r"0\.\d{4}", line))] for line in done.stdout.splitlines()[-2:])
+    assert len(theirs) == 6
+    assert ours == pytest.approx(theirs, abs=1.5e-4)  # the last of the printed digits
+    assert (tmp_path / "net.zip").exists()
 
 
 @pytest.mark.slow

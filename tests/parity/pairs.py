@@ -52,6 +52,14 @@ def tagger():
     return Tagger()
 
 
+def torch_gru_that_drops():
+    return torch_layer("GRU", num_layers=2, dropout=0.5)
+
+
+def gru_that_drops():
+    return jaxrnn.GRU(FEATURES, HIDDEN, 2, batch_first=True, dropout=0.5, rngs=nnx.Rngs(0))
+
+
 def renamed_tagger():
     return Tagger(head="classifier")
 

@@ -53,6 +53,16 @@ def test_integers_and_booleans_reach_a_model_whose_arguments_have_other_names(ch
     assert report["cases"][0]["probes"][0]["probe"]["inputs"] == {"ids": "int64[5, 9]", "keep": "bool[5, 9]"}
 
 
+def test_models_that_drop_are_judged_in_evaluation_mode_where_asked(check):
+    pair = ("torch_gru_that_drops", "gru_that_drops", "--input", "input=5,9,3", "--probe", "quick")
+    training, _ = check(*pair)
+    assert training.exit_code == 2
+    assert "--eval of parity check" in " ".join(training.output.split())
+    evaluating, report = check(*pair, "--eval")
+    assert evaluating.exit_code == 0, evaluating.output
+    assert "grad(weight_hh_l1)" in tensors(report)
+
+
 def test_drawn_biases_show_what_the_zeros_of_a_new_model_hide(check):
     """The weakness of a test with default weights: a missing bias of zeros is no difference in any output."""
     pair = ("torch_gru_with_zero_biases", "gru_without_b_hn", "--input", "input=5,9,3", "--probe", "quick")
