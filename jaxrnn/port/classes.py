@@ -3,14 +3,14 @@
 import ast
 import copy
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jaxrnn.port.dropouts import rates_of
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
-from jaxrnn.port.statements import Function
+from jaxrnn.port.statements import Function, called_in, taking_rngs
 from jaxrnn.port.text import Text
 
 # What draws its parameters, where it is called in a constructor.
@@ -33,6 +33,7 @@ class Port:
     text: Text
     names: Names
     classes: dict[str, ast.ClassDef]  # of modules, in the file's order
+    functions: dict[str, ast.FunctionDef]  # at the top of the file
     devices: set[str]  # names at the top of the file that stand for devices
     untranslated: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
@@ -64,6 +65,13 @@ class Port:
                         self.text.insert_below(statement.body[-1], made)
             elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 self._function(Scope(devices={*self.devices}), set()).block([statement])
+
+    def script(self, statements: list[ast.stmt], name: str) -> None:
+        """Translate code at the top of a file as the body of a function of this name."""
+        body = ast.FunctionDef(name, ast.parse("lambda: 0", mode="eval").body.args, statements, [])  # type: ignore[attr-defined]
+        draws = self.draws(statements, self.needing_rngs)
+        scope = Scope(devices={*self.devices}, has_rngs=draws, called=called_in(body))
+        replace(self._function(scope, set()), around=body).block(statements)
 
     def _dropouts(self, node: ast.ClassDef, known: dict[str, str]) -> dict[str, str]:
         """Return the layers that its constructor makes for calls of F.dropout, by the code of their rates.
@@ -105,10 +113,7 @@ class Port:
         for argument, default in with_defaults(node.args):
             if default is not None and function.kinds.holds_layers(default):
                 scope.classes.add(argument.arg)
-        written = copy.deepcopy(node)
-        if draws:
-            written.args.kwonlyargs.append(ast.arg("rngs", ast.parse("nnx.Rngs", mode="eval").body))
-            written.args.kw_defaults.append(None)
+        written = taking_rngs(node) if draws else copy.deepcopy(node)
         if node.name == "forward":
             written.name = "__call__"
         function.header(written, change=draws or node.name == "forward")
@@ -120,15 +125,21 @@ class Port:
         return Function(self.text, self.names, scope, self.needing_rngs, bases, self.untranslated, self.notes)
 
     def _needing_rngs(self) -> set[str]:
-        """Return the classes whose constructors need random numbers, for layers or for others of these classes."""
+        """Return the classes whose constructors need random numbers, for layers say, and the functions that do."""
         found: set[str] = set()
         while True:
-            more = {name for name, node in self.classes.items() if self._draws(node, found)}
+            more = {name for name, node in self.classes.items() if self._constructor_draws(node, found)}
+            more |= {name for name, node in self.functions.items() if self.draws([node], found)}
             if more == found:
                 return found
             found = more
 
-    def _draws(self, node: ast.ClassDef, known: set[str]) -> bool:
+    def draws(self, statements: list[ast.stmt], known: set[str]) -> bool:
+        """Return whether code that is no method draws, given which classes and functions do."""
+        calls = [n.func for statement in statements for n in ast.walk(statement) if isinstance(n, ast.Call)]
+        return any(self.names.full(function) in _DRAWING | known for function in calls)
+
+    def _constructor_draws(self, node: ast.ClassDef, known: set[str]) -> bool:
         """Return whether a constructor draws, if it is known which of the other classes' do."""
         base_draws = bool(self.names.bases(node) & {*known, *LAYERS})
         own = _constructor(node)

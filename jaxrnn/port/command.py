@@ -27,9 +27,9 @@ from jaxrnn.whole_files import write_whole
 def command(context: click.Context, source: str, output: Path | None, overwrite: bool) -> None:
     """Write classes of torch.nn.Module, and functions, again in JAX, from their source.
 
-    PKG.MOD:NAME names one of them, FILE.py or NOTEBOOK.ipynb all of a file. Names, branches and comments stay. What
-    has no translation raises NotImplementedError at its place, and is listed with its line and the reason; the exit
-    code is then 1. Nothing is imported, and PyTorch is not needed.
+    PKG.MOD:NAME names one of them, FILE.py or NOTEBOOK.ipynb all of a file, where code in no function becomes one.
+    Names, branches and comments stay. What has no translation raises NotImplementedError at its place, and is
+    listed with its line and the reason; the exit code is then 1. Nothing is imported, and PyTorch is not needed.
     """
     try:
         path, wanted = _found(source)

@@ -4,7 +4,7 @@ import ast
 from typing import NamedTuple
 
 from jaxrnn.port.dropouts import DROPOUT, rate_of
-from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS
+from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS, TENSORS
 from jaxrnn.port.kinds import DRAWN, Kinds, Scope
 from jaxrnn.port.methods import METHODS, SHARED
 from jaxrnn.port.modules import LAYERS, MODULES
@@ -62,8 +62,10 @@ _OF_MODULES = {
     "register_forward_hook": "there are no hooks: call it in __call__",
     "apply": "write the loop over nnx.iter_modules(module)",
 }
-# What to do about a package that has no rules.
+# What to do about a function, or a package, that has no rules.
 _INSTEAD = {
+    "torch.load": "jaxrnn.load_state_dict(model, path, key=...) reads the weights in a checkpoint, "
+    "jaxrnn.optimizer_from_torch an optimizer",
     "torch.optim.lr_scheduler": "a schedule of jaxrnn.optim takes the place of the learning rate, nothing steps "
     "it; it counts updates, so one by epochs is jaxrnn.optim.by_epochs(schedule, updates_per_epoch)",
     "torch.utils.data": "loading data stays in torch: do it in a file that is not ported, and hand the loader on",
@@ -149,7 +151,7 @@ class Expressions(ast.NodeTransformer):
                 "a tensor of no values yet: use torch.zeros, or torch.tensor for given ones"
             )
         if name not in FUNCTIONS:
-            raise UntranslatedError(_INSTEAD.get(head, "there is no rule for it"))
+            raise UntranslatedError(_INSTEAD.get(name) or _INSTEAD.get(head, "there is no rule for it"))
         return FUNCTIONS[name](node)
 
     def _dropout(self, node: ast.Call) -> ast.expr:
@@ -220,11 +222,16 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a gradient is one of a function, by nnx.value_and_grad: write the step by hand"
             )
+        if name in ("state_dict", "load_state_dict") and ast.unparse(receiver) in self.scope.called:
+            return self._weights(name, node, receiver)
         if name in _OF_MODULES and self.kinds.is_tensor(receiver) is not True:
             raise UntranslatedError(_OF_MODULES[name])
         if self._is_fresh_zeros(node):
             return self._fresh_zeros(node)
         if self._is_tensors(name, node, receiver):
+            if name == "type" and (made := TENSORS.get(self.names.of_torch(node.args[0]) or "")) is not None:
+                dtype = ast.parse(made, mode="eval").body
+                return fill("{it}.astype({dtype})", {"it": self.visit(receiver), "dtype": dtype})
             if name in ("to", "type") and any(
                 not self.kinds.is_device(a) and self.kinds.dtype(a) is None for a in node.args
             ):
@@ -240,6 +247,18 @@ class Expressions(ast.NodeTransformer):
         changed = self._with_arguments(node)
         changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)
         return changed
+
+    def _weights(self, name: str, node: ast.Call, model: ast.expr) -> ast.expr:
+        """Rewrite a model's weights being asked for, or loaded, from a file too."""
+        if name == "state_dict":
+            bind(node, "")
+            return fill("jaxrnn.state_dict({model})", {"model": model})
+        given = bind(node, "state_dict strict?")
+        source = given["state_dict"]
+        if isinstance(source, ast.Call) and self.names.full(source.func) == "torch.load":
+            given["state_dict"] = bind(source, "f .map_location? .weights_only?")["f"]
+        code = "jaxrnn.load_state_dict({model}, {state_dict}[, {strict}])"
+        return fill(code, {"model": model} | {key: self.visit(value) for key, value in given.items()})
 
     def _is_tensors(self, name: str, node: ast.Call, receiver: ast.expr) -> bool:
         if name not in METHODS or self.kinds.is_tensor(receiver) is False:

@@ -14,6 +14,7 @@ from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Kinds, Scope
 from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, bound_by, free_in, used_in
+from jaxrnn.port.script import definitions_for, find_script, port_script
 from jaxrnn.port.text import Text
 
 OURS = {
@@ -47,7 +48,8 @@ def port_file(path: Path, wanted: Sequence[str] = ()) -> Ported:
 def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
     """Return a source's classes of `torch.nn.Module` and functions in JAX, those wanted with what they use.
 
-    Without names they are all classes of modules, and all functions in which one of them is or something of torch.
+    Without names they are all classes of modules, and all functions in which one of them is or something of torch;
+    then code at the top of the file, as in a notebook, becomes a function too, `main`.
 
     Raises ValueError for a name that is not there or is something else, and SyntaxError for what is no Python.
     """
@@ -57,7 +59,7 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
     functions = {n: node for n, node in bound.items() if isinstance(node, ast.FunctionDef)}
     known = [*modules, *_concerned(functions, {*modules}, names)]
     unknown = [n for n in wanted if n not in modules and n not in functions]
-    if unknown or not (wanted or known):
+    if unknown or not (wanted or known or find_script(tree, names, [])):
         raise ValueError(
             f"{name}: no class of torch.nn.Module and no function is called {', '.join(map(repr, unknown))}; "
             f"at the top of the file are {known}."
@@ -74,18 +76,27 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
     for device in devices:
         del bound[device]
     chosen = _with_what_they_use(wanted or known, bound)
-    port = Port(Text(text), names, {n: node for n, node in modules.items() if node in chosen}, devices)
+    script = [] if wanted else find_script(tree, names, chosen)
+    if script:
+        chosen = _with_what_they_use([*known, *definitions_for(script, bound)], bound)
+        script = find_script(tree, names, chosen)
+    port = Port(
+        Text(text),
+        names,
+        {n: node for n, node in modules.items() if node in chosen},
+        {n: node for n, node in functions.items() if node in chosen},
+        devices,
+    )
     for node in chosen:
         port.statement(node)
-    body = "\n\n".join(_cut(port.text, node) for node in chosen)
+    parts = [port.text.with_comments(node) for node in chosen]
+    body = "\n\n".join([*parts, port_script(port, script, {*bound})] if script else parts)
     imports = _imports(tree, body)
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.level and ast.unparse(node) in imports:
             port.notes.append(
                 Problem(node.lineno, ast.unparse(node), "imported as it is: port that file too")
             )
-    if not wanted:
-        port.notes += _left_out(tree, names, chosen)
     code = f"{_head(name, port)}\n{imports}\n\n{body}"
     return Ported(
         _formatted(code),
@@ -105,14 +116,10 @@ def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
 
 def _concerned(functions: dict[str, ast.FunctionDef], known: set[str], names: Names) -> list[str]:
     """Return the functions in which something of torch is, or something known, or another of them."""
-    found = {name for name, node in functions.items() if _mentions_torch(node, names)}
+    found = {name for name, node in functions.items() if names.mentions_torch(node)}
     while more := {n for n, node in functions.items() if free_in(node) & (known | found)} - found:
         found |= more
     return [name for name in functions if name in found]
-
-
-def _mentions_torch(node: ast.AST, names: Names) -> bool:
-    return any(names.of_torch(n) for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute))
 
 
 def _devices(names: Names, bound: dict[str, ast.stmt]) -> set[str]:
@@ -132,32 +139,6 @@ def _with_what_they_use(wanted: Sequence[str], bound: dict[str, ast.stmt]) -> li
             found[name] = bound[name]
             open_names += free_in(bound[name])
     return sorted(dict.fromkeys(found.values()), key=lambda node: node.lineno)
-
-
-def _cut(text: Text, node: ast.stmt) -> str:
-    """Return the edited lines of a statement, with its decorators and the comments right above it."""
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    while (
-        first > 1 and text.lines[first - 2].startswith(b"#") and not text.lines[first - 2].startswith(b"#!")
-    ):
-        first -= 1
-    assert node.end_lineno is not None
-    return text.edited(first, node.end_lineno)
-
-
-def _left_out(tree: ast.Module, names: Names, chosen: Sequence[ast.stmt]) -> list[Problem]:
-    """Return what is at the top of a file and is not ported, though torch or something of the file is in it."""
-    bound = {*names.functions, *names.classes}
-    kinds = Kinds(names, Scope())
-    found = []
-    for node in tree.body:
-        is_device = isinstance(node, ast.Assign) and kinds.is_device(node.value)
-        if node in chosen or isinstance(node, ast.Import | ast.ImportFrom) or is_device:
-            continue
-        if free_in(node) & bound or _mentions_torch(node, names):
-            why = "left out: only classes and functions are ported, and what they use; put it in a function"
-            found.append(Problem(node.lineno, ast.unparse(node).splitlines()[0], why))
-    return found
 
 
 def _imports(tree: ast.Module, body: str) -> str:

@@ -220,7 +220,19 @@ def _loss(name: str) -> Rule:
     return rewrite
 
 
+def _save(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
+    """Rewrite torch.save of a model's weights, which by then are those of `jaxrnn.state_dict`."""
+    given = bind(call, "obj f")
+    weights = given["obj"]
+    if not (isinstance(weights, ast.Call) and ast.unparse(weights.func) == "jaxrnn.state_dict"):
+        raise UntranslatedError(
+            "only weights are written, by jaxrnn.save(model, path); docs/training.md has checkpoints"
+        )
+    return fill("jaxrnn.save({model}, {f})", {"model": weights.args[0], "f": given["f"]})
+
+
 FUNCTIONS: dict[str, Rule] = {
+    "torch.save": _save,
     **{f"torch.nn.{torchs}": _loss(ours) for torchs, ours in _LOSSES.items()},
     **{f"torch.{name}": known for name, known in OF_TENSORS.items()},
     **{f"torch.nn.functional.{name}": rule(line) for name, line in _FUNCTIONAL.items()},
@@ -253,6 +265,15 @@ FUNCTIONS: dict[str, Rule] = {
     "torch.is_grad_enabled": rule("-> True"),
 }
 
+# What `tensor.type(torch.FloatTensor)` makes.
+TENSORS = {
+    **dict.fromkeys(("torch.Tensor", "torch.FloatTensor"), "jnp.float32"),
+    "torch.DoubleTensor": "jnp.float64",
+    "torch.HalfTensor": "jnp.float16",
+    **dict.fromkeys(("torch.IntTensor", "torch.LongTensor"), "jnp.int32"),
+    "torch.ByteTensor": "jnp.uint8",
+    "torch.BoolTensor": "jnp.bool_",
+}
 DTYPES = {
     **dict.fromkeys(("float", "float32"), "jnp.float32"),
     **dict.fromkeys(("double", "float64"), "jnp.float64"),

@@ -77,6 +77,7 @@ METHODS: dict[str, Rule] = {
     "view": _view,
     "expand": _expand,
     "to": _to,
+    "type": _to,
 }
 # Methods that lists, strings and dicts have too, and arrays of JAX under the same name with the same meaning.
 SHARED = {

@@ -51,6 +51,10 @@ class Names:
         name = self.full(node)
         return name if name == "torch" or name.startswith("torch.") else None
 
+    def mentions_torch(self, node: ast.AST) -> bool:
+        """Return whether something of torch is in a piece of code."""
+        return any(self.of_torch(n) for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute))
+
     def called(self, function: ast.expr, owner: str) -> ast.arguments | None:
         """Return the parameters, but `self`, of what a call runs, if it is in this file, as far as the code tells.
 

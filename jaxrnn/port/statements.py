@@ -15,6 +15,7 @@ from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
 _UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
+_SEEDS = {"torch.manual_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
 _VIEWS = {
     "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
 }  # fmt: skip
@@ -61,9 +62,16 @@ class Function:
         if isinstance(node, ast.ClassDef):
             self._class(node)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            scope = replace(self.scope, tensors=dict(self.scope.tensors), devices=set(self.scope.devices))
+            draws = not (self.around or self.scope.owner) and node.name in self.needing_rngs
+            scope = replace(
+                self.scope,
+                tensors=dict(self.scope.tensors),
+                devices=set(self.scope.devices),
+                has_rngs=draws or self.scope.has_rngs,
+                called=called_in(node),
+            )
             inner = replace(self, scope=scope, around=node)
-            inner.header(node)
+            inner.header(taking_rngs(node) if draws else node, change=draws)
             inner.decorators(node)
             inner.block(node.body)
         elif isinstance(node, ast.For | ast.While) and self.around is not None and self.step is None:
@@ -238,6 +246,10 @@ class Function:
     # What goes -------------------------------------------------------------------------------------------------
 
     def _is_dropped(self, node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign) and all(
+            self.names.full(target).startswith("torch.backends.") for target in node.targets
+        ):
+            return True
         if isinstance(node, ast.Assign) and self.kinds.is_device(node.value):
             self.scope.devices |= {self.names.full(target) for target in node.targets}
             return True
@@ -247,6 +259,9 @@ class Function:
         if not isinstance(function, ast.Attribute):
             return False
         if self.names.of_torch(function) == "torch.nn.Module.__init__":
+            return True
+        if self.names.of_torch(function) in _SEEDS:
+            self.notes.append(Problem(node.lineno, ast.unparse(node), "the seed is that of nnx.Rngs"))
             return True
         if self.kinds.constructs_base(node):
             return not self._base_draws and (not self.bases or self.bases == {"nnx.Module"})
@@ -360,6 +375,20 @@ class Function:
             kwarg=of.kwarg,
             defaults=[default for p, default in kept if default is not None and p not in of.kwonlyargs],
         ), gone
+
+
+def called_in(node: ast.AST) -> set[str]:
+    """Return the names that a piece of code calls."""
+    functions = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
+    return {function.id for function in functions if isinstance(function, ast.Name)}
+
+
+def taking_rngs(node: Any) -> Any:
+    """Return a function that takes `rngs`, by name."""
+    changed = copy.deepcopy(node)
+    changed.args.kwonlyargs.append(ast.arg("rngs", ast.parse("nnx.Rngs", mode="eval").body))
+    changed.args.kw_defaults.append(None)
+    return changed
 
 
 def _without_body(node: Any) -> Any:

@@ -83,6 +83,22 @@ class Text:
             lines[first - 1 : last] = [lines[first - 1][:left] + edit.code.encode() + behind]
         return b"".join(lines[start - 1 :]).decode()
 
+    def first_line(self, node: ast.stmt) -> int:
+        """Return where a statement at the top of the file begins: with its decorators, and comments right above."""
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        while (
+            first > 1
+            and self.lines[first - 2].startswith(b"#")
+            and not self.lines[first - 2].startswith(b"#!")
+        ):
+            first -= 1
+        return first
+
+    def with_comments(self, node: ast.stmt) -> str:
+        """Return the edited lines of a statement at the top of the file, from its first line on."""
+        assert node.end_lineno is not None
+        return self.edited(self.first_line(node), node.end_lineno)
+
     def commented(self, node: ast.stmt) -> str:
         """Return a statement's text as comments, without its indentation."""
         assert node.end_lineno is not None

@@ -96,7 +96,7 @@ def test_translated_statements_compute_what_torchs_statements_compute(torch, nam
 
 def test_every_rule_for_functions_and_methods_is_tried_by_a_line():
     losses = {name for name in FUNCTIONS if name.startswith("torch.nn.") and name[9:10].isupper()}
-    for name in FUNCTIONS.keys() - losses:
+    for name in FUNCTIONS.keys() - losses - {"torch.save"}:  # which a script does, in test_port_scripts.py
         short = name.removeprefix("torch.nn.functional.")
         called = {f"{name}(", f"F.{short}(", f"{name.removeprefix('torch.autograd.')}("}
         assert any(call in TENSORS for call in called), name
