@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxrnn.checkpoint import load_parameters
-from jaxrnn.torch_names import Parameter, parameters, recurrent_position, translation
+from jaxrnn.torch_names import Parameter, lost_order, parameters, recurrent_position
 from jaxrnn.torch_normal import BLOCK, fill_normal, pair
 
 Module = TypeVar("Module", bound=nnx.Pytree)
@@ -139,9 +139,12 @@ def like_torch(module: Module, seed: int) -> Module:
         raise ValueError(
             f"seed={seed} is outside 0 .. 2**64 - 1; torch maps a negative seed to seed + 2**64."
         )
-    found = parameters(module)
-    _check_order(module, found)
-    load_parameters(module, TorchDraws(seed).in_turn(found))
+    if (part := lost_order(module)) is not None:
+        raise ValueError(
+            f"{part}: the order in which its parts were built is lost, and torch draws in that order: nnx.jit, "
+            "nnx.clone and nnx.merge sort attributes by name. Call like_torch straight after the constructor."
+        )
+    load_parameters(module, TorchDraws(seed).in_turn(parameters(module)))
     return module
 
 
@@ -304,18 +307,3 @@ def _unknown(parameter: Parameter, why: str) -> NotImplementedError:
     return NotImplementedError(
         f"{parameter.name} {why}. Load the values that torch drew with jaxrnn.load_state_dict instead."
     )
-
-
-def _check_order(module: nnx.Pytree, found: list[Parameter]) -> None:
-    """Raise if Flax has sorted the attributes of a module by name, and with them the order of the draws."""
-    owners = {id(parameter.owner) for parameter in found}
-    for path, node in nnx.iter_graph(module):
-        ordered = isinstance(node, nnx.List | nnx.Sequential) or id(node) in owners
-        if ordered or not isinstance(node, nnx.Module) or translation(type(node)) is None:
-            continue
-        if len(owners) > 1 and list(vars(node)) == sorted(vars(node)):
-            raise ValueError(
-                f"{'.'.join(map(str, path)) or type(node).__name__}: the order in which its parts were built "
-                "is lost, and torch draws in that order: nnx.jit, nnx.clone and nnx.merge sort attributes by "
-                "name. Call like_torch straight after the constructor."
-            )

@@ -172,6 +172,34 @@ def parts(node: Any) -> Iterable[tuple[str, Any]]:
     return ((name, child) for name, child in attributes.items() if not str(name).startswith("_pytree__"))
 
 
+def lost_order(module: nnx.Pytree) -> str | None:
+    """Return the first part of which torch's order of parameters is not known any more, by its path; else None.
+
+    `nnx.jit`, `nnx.value_and_grad`, `nnx.clone` and `nnx.merge` sort the attributes of a module by name.
+    """
+    for path, node in nnx.iter_graph(module):
+        if (
+            isinstance(node, nnx.Module)
+            and _goes_by_attributes(node)
+            and list(vars(node)) == sorted(vars(node))
+        ):
+            return ".".join(map(str, path)) or type(node).__name__
+    return None
+
+
+def _goes_by_attributes(node: nnx.Module) -> bool:
+    """Return whether the order of a module's parameters is that in which two or more attributes were set."""
+    if isinstance(node, nnx.List | nnx.Sequential) or hasattr(node, "torch_order"):
+        return False
+    children = dict(parts(node))
+    own = [name for name, child in children.items() if isinstance(child, nnx.Param | Frozen)]
+    known = translation(type(node)) != {} or None not in map(recurrent_position, own)
+    kinds = nnx.Pytree | list | tuple | dict
+    inner = [c for c in children.values() if isinstance(c, kinds) and not isinstance(c, nnx.Variable)]
+    holding = [child for child in inner if jax.tree.leaves(nnx.state(child, nnx.Param))]
+    return len(holding) > 1 or (len(own) > 1 and not known)
+
+
 _RECURRENT_ORDER = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch"]
 _RECURRENT_NAME = re.compile(rf"({'|'.join(_RECURRENT_ORDER)})(?:_l(\d+)(_reverse)?)?")
 

@@ -19,8 +19,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Tests that were measured to be long: functions whose cases take over half a second together, programs being compiled
-# before. They are slow, unless marked as essential.
+# Tests that were measured to be long: functions whose cases take over half a second together, programs being
+# compiled before. They are slow, unless marked as essential.
 LONG = Path(__file__).with_name("long.txt")
 LONG_SECONDS = 0.5
 

@@ -1,7 +1,7 @@
 """Optimizers half way through a run: from torch's state dict to `nnx.Optimizer`, and back."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jaxrnn.optim._common import ScheduleState
 from jaxrnn.optim.adams import AdamState
 from jaxrnn.optim.adaptive import RMSpropState
 from jaxrnn.optim.momentum import MomentumState
-from jaxrnn.torch_names import Parameter, parameters
+from jaxrnn.torch_names import Parameter, lost_order, parameters
 
 
 class _Kind(NamedTuple):
@@ -60,14 +60,17 @@ def optimizer_from_torch(
     *,
     key: str | None = None,
     kind: str | None = None,
+    names: Iterable[str] | None = None,
     learning_rate: optax.ScalarOrSchedule | None = None,
     steps: int | None = None,
 ) -> nnx.Optimizer:
     """Return an optimizer of a model's parameters that goes on where one of torch stopped.
 
-    * `source`: the `state_dict()` of torch's `Adam`, `AdamW`, `SGD` or `RMSprop` over ``twin.parameters()``, or
-      the path of a `.pt` file with one, which is its entry `key`, "a.b" one within another. Nothing in the file is
-      run.
+    * `source`: torch's `Adam`, `AdamW`, `SGD` or `RMSprop` over ``twin.parameters()``, its `state_dict()`, or the
+      path of a `.pt` file with one, which is its entry `key`, "a.b" one within another. Nothing in the file is run.
+    * `names`: torch's names in torch's order, ``twin.state_dict()`` say, by which parameters are numbered. Without
+      them it is the order of the weights in the same file, or that in which the model's parts were set; `nnx.jit`
+      and `nnx.value_and_grad` sort parts by name, so a model that they have seen needs names.
     * `kind`: which of them it is, where its options do not tell: before 2.8, AdamW's are Adam's.
     * `learning_rate`: the schedule or rate to go on with; by default torch's present rate. A rate that a scheduler
       has changed is not taken for constant: give the schedule, as `jaxrnn.optim.step_lr(...)`, or by epochs,
@@ -79,7 +82,7 @@ def optimizer_from_torch(
     Raises ValueError where the state does not fit the model, and NotImplementedError for optimizers of other kinds,
     and groups of parameters with options of their own.
     """
-    state = _read(source, key)
+    state, beside = _read(source, key)
     groups, buffers = state["param_groups"], {int(n): of for n, of in state["state"].items()}
     options = _common_options(groups)
     kind = kind or _kind_of(options)
@@ -93,7 +96,7 @@ def optimizer_from_torch(
             "learning_rate=, a rate or the schedule to go on with: jaxrnn.optim.step_lr(...), of updates, or "
             "jaxrnn.optim.by_epochs(schedule, updates_per_epoch)."
         )
-    owners = _owners(model)
+    owners = _owners(model, names or _names_in(groups) or _names_beside(beside, model))
     numbers = [number for group in groups for number in group["params"]]
     if len(numbers) != len(owners):
         raise ValueError(f"the optimizer has {len(numbers)} parameters, but the model {len(owners)}.")
@@ -110,8 +113,13 @@ def optimizer_from_torch(
     return optimizer
 
 
-def optimizer_to_torch(optimizer: nnx.Optimizer, model: nnx.Module, theirs: Any) -> None:
+def optimizer_to_torch(
+    optimizer: nnx.Optimizer, model: nnx.Module, theirs: Any, *, names: Iterable[str] | None = None
+) -> None:
     """Put the state of a `jaxrnn.optim` optimizer into one of torch, over the parameters of the model's twin.
+
+    `names` are the twin's in torch's order, ``twin.state_dict()`` say, as for `optimizer_from_torch`; a model that
+    was trained needs them, or ``torch.optim.Adam(twin.named_parameters())``.
 
     Both have to be of the same kind. The options of torch's, its learning rate too, stay; its schedulers count for
     themselves: set ``scheduler.last_epoch``.
@@ -119,7 +127,7 @@ def optimizer_to_torch(optimizer: nnx.Optimizer, model: nnx.Module, theirs: Any)
     kind = KINDS.get(type(theirs).__name__)
     if kind is None:
         raise NotImplementedError(f"{type(theirs).__name__} is not one of {list(KINDS)}.")
-    owners = _owners(model)
+    owners = _owners(model, names or _names_in(theirs.state_dict()["param_groups"]))
     tensors = [tensor for group in theirs.param_groups for tensor in group["params"]]
     if len(tensors) != len(owners):
         raise ValueError(f"torch's optimizer has {len(tensors)} parameters, but the model {len(owners)}.")
@@ -145,27 +153,31 @@ def optimizer_to_torch(optimizer: nnx.Optimizer, model: nnx.Module, theirs: Any)
 # torch's side ----------------------------------------------------------------------------------------------------
 
 
-def _read(source: Any, key: str | None) -> Mapping[str, Any]:
+def _read(source: Any, key: str | None) -> tuple[Mapping[str, Any], list[Any]]:
+    """Return an optimizer's state, and what stands beside it in a checkpoint."""
+    beside: list[Any] = []
+    if hasattr(source, "param_groups"):
+        source = source.state_dict()
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
             source = torch_file.load(file)
     if key is not None:
-        source = _entry(source, key)
+        source, beside = _entry(source, key)
     if not isinstance(source, Mapping) or not {"state", "param_groups"} <= source.keys():
         names = list(source) if isinstance(source, Mapping) else type(source).__name__
         raise ValueError(
             f"expected an optimizer's state_dict(), with 'state' and 'param_groups', got {names}; name its entry, "
             "key=."
         )
-    return source
+    return source, beside
 
 
-def _entry(content: Any, key: str) -> Any:
-    """Return an entry of a checkpoint, or by "a.b" one within another."""
+def _entry(content: Any, key: str) -> tuple[Any, list[Any]]:
+    """Return an entry of a checkpoint, or by "a.b" one within another, and the entries beside it."""
     if not isinstance(content, Mapping):
         raise ValueError(f"there is no entry {key!r} in a {type(content).__name__}.")
     if key in content:
-        return content[key]
+        return content[key], list(content.values())
     outer, _, inner = key.partition(".")
     if inner and outer in content:
         return _entry(content[outer], inner)
@@ -235,11 +247,36 @@ def _as_scalar(value: Any) -> float:
 # Our side --------------------------------------------------------------------------------------------------------
 
 
-def _owners(model: nnx.Module) -> list[tuple[tuple[Any, ...], Parameter]]:
+def _names_in(groups: list[Mapping[str, Any]]) -> list[str] | None:
+    """Return the names in the groups of an optimizer that was made of ``named_parameters()``."""
+    found = [name for group in groups for name in group.get("param_names", ())]
+    return found or None
+
+
+def _names_beside(entries: list[Any], model: nnx.Module) -> list[str] | None:
+    """Return the names of the weights of a model, in their order, if they are among the entries of a checkpoint."""
+    ours = {parameter.name for parameter in parameters(model)}
+    fitting = (list(entry) for entry in entries if isinstance(entry, Mapping) and ours <= entry.keys())
+    return next(fitting, None)
+
+
+def _owners(model: nnx.Module, names: Iterable[str] | None) -> list[tuple[tuple[Any, ...], Parameter]]:
     """Return the parameters in the order of torch's ``parameters()``, each with its path in a state of Flax."""
+    ours = parameters(model)
+    if names is not None:
+        by_name = {parameter.name: parameter for parameter in ours}
+        ours = [by_name[name] for name in names if name in by_name]
+        if missing := sorted({*by_name} - {parameter.name for parameter in ours}):
+            raise ValueError(f"names: {missing[0]!r} of the model is not among them.")
+    elif (part := lost_order(model)) is not None:
+        raise ValueError(
+            f"{part}: torch numbers its parameters in the order in which parts were set, and here it is lost: "
+            "nnx.jit and nnx.value_and_grad sort them by name. Pass names=theirs.state_dict(), or another list of "
+            "torch's names in torch's order."
+        )
     paths = {id(variable): path for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     found: dict[int, tuple[tuple[Any, ...], Parameter]] = {}
-    for parameter in parameters(model):
+    for parameter in ours:
         found.setdefault(id(parameter.variable), (paths[id(parameter.variable)], parameter))
     return list(found.values())
 

@@ -96,6 +96,88 @@ def test_a_run_goes_on_in_jax_and_back_in_torch(torch, x64, name):
         )
 
 
+class Three(nnx.Module):
+    """Set in an order that is not that of the alphabet, all of one shape."""
+
+    def __init__(self):
+        self.z, self.m, self.a = (
+            nnx.Linear(4, 4, rngs=nnx.Rngs(0), param_dtype=jnp.float64) for _ in range(3)
+        )
+
+    def __call__(self, x):
+        return self.a(jnp.tanh(self.m(jnp.tanh(self.z(x)))))
+
+
+def run_of_three(torch, updates):
+    """Return a network of torch and its Adam after some updates, and the function that makes one."""
+    torch.manual_seed(0)
+    net = torch.nn.Module()
+    net.z, net.m, net.a = (torch.nn.Linear(4, 4).double() for _ in range(3))
+    adam = torch.optim.Adam(net.parameters(), lr=0.02)
+
+    def update():
+        adam.zero_grad()
+        loss = net.a(torch.tanh(net.m(torch.tanh(net.z(torch.ones(2, 4).double()))))).square().mean()
+        loss.backward()
+        adam.step()
+        return loss.item()
+
+    for _ in range(updates):
+        update()
+    return net, adam, update
+
+
+@nnx.jit
+def update_of_three(model, optimizer):
+    loss, gradients = nnx.value_and_grad(lambda model: jnp.square(model(jnp.ones((2, 4)))).mean())(model)
+    optimizer.update(model, gradients)
+    return loss
+
+
+def test_a_model_that_was_compiled_gets_no_moments_of_another_parameter(torch, x64):
+    net, adam, update = run_of_three(torch, 3)
+    ours = Three()
+    jaxrnn.load_state_dict(ours, net.state_dict())
+    going_on = jaxrnn.optimizer_from_torch(ours, adam)  # the order in which the parts were set
+    assert float(update_of_three(ours, going_on)) == pytest.approx(update(), rel=TIGHT)
+    assert next(iter(jaxrnn.state_dict(ours))) == "a.weight"  # which Flax has sorted
+    with pytest.raises(ValueError, match=r"Three: torch numbers .* Pass names=theirs.state_dict\(\)"):
+        jaxrnn.optimizer_from_torch(ours, adam)
+    back = torch.optim.Adam(net.parameters(), lr=0.02)
+    with pytest.raises(ValueError, match="here it is lost"):
+        jaxrnn.optimizer_to_torch(going_on, ours, back)
+    again = jaxrnn.optimizer_from_torch(ours, adam, names=net.state_dict())
+    jaxrnn.optimizer_to_torch(going_on, ours, back, names=net.state_dict())
+    named = torch.optim.Adam(net.named_parameters(), lr=0.02)
+    jaxrnn.optimizer_to_torch(again, ours, named)
+    for number, state in adam.state_dict()["state"].items():
+        for key, value in state.items():
+            for other in (back, named):
+                np.testing.assert_allclose(
+                    other.state_dict()["state"][number][key], value, rtol=TIGHT, atol=TIGHT
+                )
+    going_on = jaxrnn.optimizer_from_torch(ours, named)  # by the names that it has
+    for _ in range(2):
+        assert float(update_of_three(ours, going_on)) == pytest.approx(update(), rel=TIGHT)
+
+
+def test_weights_in_the_same_file_say_in_which_order_parameters_are(torch, x64, tmp_path):
+    net, adam, update = run_of_three(torch, 3)
+    torch.save(
+        {"run": {"weights": net.state_dict(), "adam": adam.state_dict()}, "epoch": 3}, tmp_path / "run.pt"
+    )
+    ours = Three()
+    nnx.jit(lambda model: model(jnp.ones((2, 4))))(ours)  # sorts
+    jaxrnn.load_state_dict(ours, tmp_path / "run.pt", key="run.weights")
+    going_on = jaxrnn.optimizer_from_torch(ours, tmp_path / "run.pt", key="run.adam")
+    for _ in range(3):
+        assert float(update_of_three(ours, going_on)) == pytest.approx(update(), rel=TIGHT)
+    with pytest.raises(ValueError, match=r"'a\.bias' of the model is not among them"):
+        jaxrnn.optimizer_from_torch(
+            ours, adam, names=["z.weight", "z.bias", "m.weight", "m.bias", "a.weight"]
+        )
+
+
 @pytest.mark.parametrize(("kind", "options"), [("Adam", {}), ("SGD", {"momentum": 0.9})])
 def test_a_schedule_goes_on_where_torchs_scheduler_stopped(torch, x64, kind, options):
     theirs = network(torch)
