@@ -19,6 +19,7 @@ from jaxrnn.allocator import keep_memory
 from jaxrnn.attention import MultiheadAttention
 from jaxrnn.bptt import TruncationBias, scan_loss, truncated_bptt, truncation_bias
 from jaxrnn.checkpoint import load_state_dict, save, state_dict
+from jaxrnn.compiling import compiled_once
 from jaxrnn.exporting import ExportedModel, export, load_exported
 from jaxrnn.layers import (
     GRU,
@@ -70,6 +71,7 @@ __all__ = [
     "TruncationBias",
     "bucketing",
     "cells",
+    "compiled_once",
     "data",
     "export",
     "formats",

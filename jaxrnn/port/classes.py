@@ -5,6 +5,7 @@ import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
+from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.dropouts import rates_of
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Scope
@@ -20,8 +21,7 @@ _DRAWING = {
         f"torch.nn.{name}"
         for name in ("Linear", "Dropout", "Embedding", "EmbeddingBag", "Conv1d", "LayerNorm")
     ),
-    "torch.randn",
-    "torch.rand",
+    *DRAWING,
 }
 _NUMBERS = {"int", "float", "bool", "str"}
 
@@ -176,4 +176,4 @@ def _tensors(node: ast.FunctionDef) -> dict[str, bool]:
     }
 
 
-assert {name.removeprefix("torch.nn.") for name in _DRAWING} - {"torch.randn", "torch.rand"} <= {*MODULES}
+assert {name.removeprefix("torch.nn.") for name in _DRAWING - {*DRAWING}} <= {*MODULES}

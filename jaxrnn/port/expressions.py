@@ -3,10 +3,11 @@
 import ast
 from typing import NamedTuple
 
+from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS, TENSORS
-from jaxrnn.port.kinds import DRAWN, Kinds, Scope
-from jaxrnn.port.methods import METHODS, SHARED
+from jaxrnn.port.kinds import Kinds, Scope, is_first_parameter
+from jaxrnn.port.methods import METHODS, SHARED, WITHOUT_RULES
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
@@ -79,8 +80,14 @@ class Expressions(ast.NodeTransformer):
         self.names, self.scope, self.needing_rngs = names, scope, needing_rngs
         self.kinds = Kinds(names, scope)
         self.compiled = compiled or bool(scope.owner)  # whether Python runs it but once
+        self.unused: ast.expr | None = None  # a call whose result nobody takes, as a set's `add`
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        """Translate an expression that is a statement."""
+        self.unused = node.value
+        return self.generic_visit(node)
 
     # Calls -----------------------------------------------------------------------------------------------------
 
@@ -94,6 +101,9 @@ class Expressions(ast.NodeTransformer):
 
     def _call(self, node: ast.Call) -> ast.expr:
         name = self.names.of_torch(node.func)
+        if is_first_parameter(node):
+            model = node.args[0].func.value  # type: ignore[attr-defined]
+            return fill("jax.tree.leaves(nnx.state({model}, nnx.Param))[0]", {"model": model})
         if name in OPTIMIZERS:
             return self._optimizer(OPTIMIZERS[name], node)
         if name == DROPOUT:
@@ -134,8 +144,9 @@ class Expressions(ast.NodeTransformer):
 
     def _function(self, name: str, node: ast.Call) -> ast.expr:
         head, _, last = name.rpartition(".")
-        if name in DRAWN:
-            return self._random(name, node)
+        if name in DRAWING:
+            self._need_rngs("random numbers come from a stream: pass them in as an argument")
+            return DRAWING[name](node)
         if head == "torch.nn.utils.rnn" and last in _OF_SEQUENCES:
             node.func = ast.parse(f"jaxrnn.sequence.{last}", mode="eval").body
             return node
@@ -174,12 +185,6 @@ class Expressions(ast.NodeTransformer):
         model = of.func.value  # type: ignore[attr-defined]
         rule_of = rule(self._with_arguments(ast.Call(node.func, node.args[1:], node.keywords)))
         return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
-
-    def _random(self, name: str, node: ast.Call) -> ast.expr:
-        self._need_rngs("random numbers come from a stream: pass them in as an argument")
-        given = bind(node, "*size")
-        given["size"] = _as_shape(given["size"])
-        return fill(f"jax.random.{DRAWN[name]}(rngs.params(), {{size}})", given)
 
     def _names_a_layer(self, function: ast.expr) -> bool:
         """Return whether a class of layers is chosen by name, from a dictionary, or held by a variable."""
@@ -242,7 +247,7 @@ class Expressions(ast.NodeTransformer):
         overwrites = name.endswith("_") and not name.endswith("__") and self.names.full(receiver) != "self"
         if overwrites and self.kinds.is_tensor(receiver) is not False:
             raise UntranslatedError("it overwrites a tensor; assign what it returns")
-        if self.kinds.is_tensor(receiver) and name not in SHARED:
+        if (self.kinds.is_tensor(receiver) and name not in SHARED) or name in WITHOUT_RULES:
             raise UntranslatedError("tensors' method of this name has no rule")
         changed = self._with_arguments(node)
         changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)
@@ -261,8 +266,10 @@ class Expressions(ast.NodeTransformer):
         return fill(code, {"model": model} | {key: self.visit(value) for key, value in given.items()})
 
     def _is_tensors(self, name: str, node: ast.Call, receiver: ast.expr) -> bool:
-        if name not in METHODS or self.kinds.is_tensor(receiver) is False:
+        if name not in METHODS or self.kinds.is_tensor(receiver) is False or node is self.unused:
             return False
+        if name == "split" and not (node.args or node.keywords):
+            return False  # a text's
         head = self.names.full(receiver).partition(".")[0]
         if head in {target.partition(".")[0] for target in self.names.imported.values()}:
             return False  # numpy's, math's
@@ -328,7 +335,7 @@ class Expressions(ast.NodeTransformer):
         head, _, last = name.rpartition(".")
         code = CLASSES.get(name) or VALUES.get(name) or (DTYPES.get(last) if head == "torch" else None)
         if code is None:
-            return self._refuse(node, "there is no rule for it")
+            return self._refuse(node, _INSTEAD.get(name) or _INSTEAD.get(head, "there is no rule for it"))
         return ast.copy_location(ast.parse(code, mode="eval").body, node)
 
     def _refuse(self, node: ast.expr, why: str) -> ast.expr:
@@ -343,9 +350,3 @@ class Expressions(ast.NodeTransformer):
         if isinstance(node.value, ast.Tuple) and isinstance(node.slice, ast.Constant):
             return node.value.elts[node.slice.value]  # type: ignore[index]
         return node
-
-
-def _as_shape(size: ast.expr) -> ast.expr:
-    """Return a size as a tuple, which `jax.random` wants even of one axis."""
-    single = isinstance(size, ast.Constant | ast.BinOp | ast.Name | ast.Attribute)
-    return ast.Tuple([size], ast.Load()) if single else size

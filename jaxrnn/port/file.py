@@ -48,8 +48,8 @@ def port_file(path: Path, wanted: Sequence[str] = ()) -> Ported:
 def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") -> Ported:
     """Return a source's classes of `torch.nn.Module` and functions in JAX, those wanted with what they use.
 
-    Without names they are all classes of modules, and all functions in which one of them is or something of torch;
-    then code at the top of the file, as in a notebook, becomes a function too, `main`.
+    Without names they are all classes and functions; then code at the top of the file, as in a notebook, becomes a
+    function too, `main`.
 
     Raises ValueError for a name that is not there or is something else, and SyntaxError for what is no Python.
     """
@@ -57,14 +57,14 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
     names, bound = Names(tree), bound_by(tree.body)
     modules = _modules(tree, names)
     functions = {n: node for n, node in bound.items() if isinstance(node, ast.FunctionDef)}
-    known = [*modules, *_concerned(functions, {*modules}, names)]
+    known = [n for n, node in bound.items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     unknown = [n for n in wanted if n not in modules and n not in functions]
     if unknown or not (wanted or known or find_script(tree, names, [])):
         raise ValueError(
             f"{name}: no class of torch.nn.Module and no function is called {', '.join(map(repr, unknown))}; "
-            f"at the top of the file are {known}."
+            f"at the top of the file are {[*modules, *functions]}."
             if unknown
-            else f"{name}: nothing at the top of the file is a class of torch.nn.Module or a function of tensors."
+            else f"{name}: there is no class and no function in it, and nothing of torch."
         )
     if taken := sorted({*OURS} & {*bound}):
         raise ValueError(f"{name}: {taken[0]!r} is what JAX code calls something else; rename it.")
@@ -112,14 +112,6 @@ def _modules(tree: ast.Module, names: Names) -> dict[str, ast.ClassDef]:
         if isinstance(node, ast.ClassDef) and names.bases(node) & {"torch.nn.Module", *LAYERS, *found}:
             found[node.name] = node
     return found
-
-
-def _concerned(functions: dict[str, ast.FunctionDef], known: set[str], names: Names) -> list[str]:
-    """Return the functions in which something of torch is, or something known, or another of them."""
-    found = {name for name, node in functions.items() if names.mentions_torch(node)}
-    while more := {n for n, node in functions.items() if free_in(node) & (known | found)} - found:
-        found |= more
-    return [name for name in functions if name in found]
 
 
 def _devices(names: Names, bound: dict[str, ast.stmt]) -> set[str]:

@@ -1,15 +1,21 @@
 """What kind of thing code stands for: a tensor, a device, a class of layers, as far as the code tells."""
 
 import ast
+import builtins
 from dataclasses import dataclass, field
 
+from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.functions import DTYPES, FUNCTIONS
 from jaxrnn.port.methods import METHODS, TORCHS_ALONE
 from jaxrnn.port.modules import LAYERS
-from jaxrnn.port.names import Names, with_defaults
+from jaxrnn.port.names import Names, used_in, with_defaults
+from jaxrnn.port.training import yielded
 
-DRAWN = {"torch.randn": "normal", "torch.rand": "uniform"}  # and what JAX calls them
 NO_GRADIENT = {"torch.no_grad", "torch.inference_mode"}
+_OF_PYTHON = (
+    ast.Constant, ast.List, ast.Dict, ast.Set, ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    ast.JoinedStr, ast.Lambda,
+)  # fmt: skip
 _OVERWRITING = {"uniform_", "normal_", "zero_", "fill_", "copy_", "random_"}  # of tensors, by initial values
 
 
@@ -58,7 +64,7 @@ class Kinds:
         """Return whether an expression is a tensor, as far as the code tells; None where it does not."""
         if isinstance(node, ast.Name):
             return self.scope.tensors.get(node.id)
-        if isinstance(node, ast.Constant | ast.List | ast.Dict | ast.Tuple | ast.ListComp | ast.JoinedStr):
+        if isinstance(node, _OF_PYTHON):
             return False
         if isinstance(node, ast.BinOp):
             kinds = self.is_tensor(node.left), self.is_tensor(node.right)
@@ -70,15 +76,35 @@ class Kinds:
         return False if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim") else None
 
     def _returns_tensor(self, node: ast.Call) -> bool | None:
-        name = self.names.of_torch(node.func) or ""
-        if name.startswith(("torch.nn.functional.", "torch.autograd.")) or name in FUNCTIONS or name in DRAWN:
+        name, function = self.names.of_torch(node.func) or "", node.func
+        if (
+            name.startswith(("torch.nn.functional.", "torch.autograd."))
+            or name in FUNCTIONS
+            or name in DRAWING
+        ):
             return name.rpartition(".")[2] not in ("is_tensor", "split", "chunk", "unbind", "max", "min")
-        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
-            if node.func.attr in TORCHS_ALONE:
-                return True
-            kept = {"size", "dim", "ndimension", "numel", "split", "chunk", "unbind", "max", "min", "numpy"}
-            return None if node.func.attr in kept or not self.is_tensor(node.func.value) else True
-        return False if self.names.full(node.func) in ("len", "range", "int", "float", "str") else None
+        if is_first_parameter(node):
+            return True
+        if self._is_of_python(function):
+            return False
+        if not isinstance(function, ast.Attribute) or function.attr not in METHODS:
+            return None
+        if function.attr in TORCHS_ALONE:
+            return True
+        if function.attr in ("size", "dim", "ndimension", "numel", "numpy"):
+            return False
+        several = function.attr in ("split", "chunk", "unbind", "max", "min")
+        return None if several or not self.is_tensor(function.value) else True
+
+    def _is_of_python(self, function: ast.expr) -> bool:
+        """Return whether a function is Python's or another package's, or a method of what such a one returned."""
+        head = self.names.full(function).partition(".")[0]
+        if head in {*dir(builtins)} - {"sum", "max", "min", "next", "abs", "super", "getattr"}:
+            return True
+        while isinstance(function, ast.Attribute | ast.Subscript | ast.Call):
+            function = function.func if isinstance(function, ast.Call) else function.value
+        others = {target.partition(".")[0] for target in self.names.imported.values()} - {"torch"}
+        return self.names.full(function).partition(".")[0] in others
 
     def dtype(self, node: ast.expr) -> str | None:
         """Return what a dtype of torch is in JAX, or "dtype" for that of a tensor; None for anything else."""
@@ -114,6 +140,34 @@ class Kinds:
             for n in ast.walk(node)
             if isinstance(n, ast.Attribute | ast.Name)
         ) and not any(isinstance(n, ast.Call) for n in ast.walk(node))
+
+    def batches(self, loop: ast.For) -> list[str]:
+        """Return what a loop takes from data as tensors: what is put on a device or handed to a model, and the rest
+        of a batch of which that is a part.
+        """
+        names = yielded(loop)
+        calls = [n for statement in loop.body for n in ast.walk(statement) if isinstance(n, ast.Call)]
+        if not any(self._takes_tensor(call, name) for call in calls for name in names):
+            return []
+        compared = {
+            name for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Compare) for name in used_in(n)
+        }
+        given = {name for call in calls if not self._is_plain(call.func) for name in _tensors_of(call)}
+        return [name for name in names if name in compared | given]
+
+    def _takes_tensor(self, call: ast.Call, name: str) -> bool:
+        """Return whether a call puts a name on a device, or hands it to what may be a model."""
+        function = call.func
+        if isinstance(function, ast.Attribute) and ast.unparse(function.value) == name:
+            return function.attr == "cuda" or (function.attr == "to" and any(map(self.is_device, call.args)))
+        return isinstance(function, ast.Name) and not self._is_plain(function) and name in _tensors_of(call)
+
+    def _is_plain(self, function: ast.expr) -> bool:
+        """Return whether a function is Python's, another package's, or one of this file."""
+        head = self.names.full(function).partition(".")[0]
+        of_file = {*self.names.functions, *self.names.classes}
+        others = {t.partition(".")[0] for t in self.names.imported.values()} - {"torch"}
+        return head in {*dir(builtins)} | of_file | others
 
     def constructs_base(self, node: ast.stmt) -> bool:
         """Return whether it is ``super().__init__(...)``."""
@@ -155,3 +209,21 @@ class Kinds:
             return True
         words = {n.attr for n in ast.walk(function.value) if isinstance(n, ast.Attribute)}
         return function.attr in _OVERWRITING and bool(words & {"weight", "bias", "data"})
+
+
+def is_first_parameter(node: ast.AST) -> bool:
+    """Return whether it is ``next(module.parameters())``, which is asked for its dtype and device."""
+    given = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else None
+    return (
+        getattr(getattr(node, "func", None), "id", "") == "next"
+        and isinstance(given, ast.Call)
+        and getattr(given.func, "attr", "") == "parameters"
+    )
+
+
+def _tensors_of(call: ast.Call) -> set[str]:
+    """Return the names that a call is given, or calls a method of."""
+    given = {a.id for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Name)}
+    function = call.func
+    of = function.value if isinstance(function, ast.Attribute) else None
+    return given | ({of.id} if isinstance(of, ast.Name) else set())

@@ -50,6 +50,7 @@ _TENSOR = {
     "view_as": "other -> {self}.reshape({other}.shape)",
     "expand_as": "other -> jnp.broadcast_to({self}, {other}.shape)",
     "permute": "*dims -> jnp.transpose({self}, {dims})",
+    "narrow": "dim start length -> jax.lax.slice_in_dim({self}, {start}, {start} + {length}, axis={dim})",
     "repeat": "*sizes -> jnp.tile({self}, {sizes})",
     "detach": "-> jax.lax.stop_gradient({self})",
     "contiguous": "-> {self}",
@@ -79,6 +80,12 @@ METHODS: dict[str, Rule] = {
     "to": _to,
     "type": _to,
 }
+# Methods of tensors that have no rule, and that nothing else in Python has.
+WITHOUT_RULES = {
+    "addcdiv", "addcmul", "addmm", "baddbmm", "data_ptr", "erf", "gather", "index_add", "index_copy", "index_fill",
+    "kthvalue", "lerp", "masked_scatter", "masked_select", "multinomial", "new_empty", "new_full", "new_tensor",
+    "register_hook", "retain_grad", "scatter", "scatter_add", "unflatten", "unfold", "unique_consecutive",
+}  # fmt: skip
 # Methods that lists, strings and dicts have too, and arrays of JAX under the same name with the same meaning.
 SHARED = {
     "item", "tolist", "append", "extend", "insert", "pop", "items", "keys", "values", "get", "format", "join",

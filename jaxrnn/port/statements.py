@@ -84,6 +84,12 @@ class Function:
 
     def _class(self, node: ast.ClassDef) -> None:
         """Translate a class that is no module: its bases, and what its methods do with tensors."""
+        _, problems = self._translated(_without_body(node))
+        if problems:
+            whole = copy.copy(node)
+            whole.lineno = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            self._refuse(whole, problems)
+            return
         self.header(node)
         self.decorators(node)
         self.block(node.body)
@@ -110,18 +116,30 @@ class Function:
         if self.kinds.asks_for_no_gradient(node):
             self.text.replace_header(node, "with contextlib.nullcontext():")
         elif not isinstance(node, ast.Try):
-            changed, problems = self._translated(_without_body(node))
+            emptied = _without_body(node)
+            changed, problems = self._translated(emptied)
             if problems:
                 self._refuse(node, problems)
                 return
-            if changed is not None:
-                code = _header(changed)
+            first = self._first_of_loop(node) if isinstance(node, ast.For) else ""
+            if changed is not None or first:
+                code = _header(changed or emptied) + first
                 is_elif = self.text.lines[node.lineno - 1][node.col_offset :].startswith(b"elif")
                 self.text.replace_header(node, f"el{code}" if is_elif else code)
         blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
         for block in [*blocks, *(handler.body for handler in getattr(node, "handlers", []))]:
             if block:
                 self.block(block)
+
+    def _first_of_loop(self, node: ast.For) -> str:
+        """Return the line that takes batches from a loader of torch, whose tensors JAX does not take, if any."""
+        inside = node.body[0].col_offset - node.col_offset
+        names = [] if self.scope.owner or inside <= 0 else self.kinds.batches(node)
+        if not names:
+            return ""
+        together = ", ".join(names)
+        given = f"({together})" if len(names) > 1 else together
+        return f"\n{' ' * inside}{together} = jax.tree.map(jnp.asarray, {given})"
 
     def _loop(self, node: ast.For | ast.While, function: Any) -> None:
         """Translate a loop, and the training step in it, if there is one."""
@@ -156,7 +174,7 @@ class Function:
         original = ast.dump(node)
         rewritten = self._rewritten(copy.deepcopy(node))
         changed, problems = self._translated(rewritten)
-        problems += self._kept_in_the_module(node)
+        problems += [*self._kept_in_the_module(node), *self._set_in_a_view(node)]
         self._note_aliases(node)
         gone = changed is not None and not problems and _does_nothing(changed)
         if problems:
@@ -222,6 +240,8 @@ class Function:
     def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, how: str) -> ast.stmt:
         if not (isinstance(target, ast.Subscript) and self.kinds.is_tensor(target.value)):
             return node
+        if isinstance(target.value, ast.Call):
+            return node  # which is refused
         whole = copy.deepcopy(target.value)
         for n in ast.walk(whole):
             if hasattr(n, "ctx"):
@@ -290,6 +310,18 @@ class Function:
             stop = "pass"
         one_line = _is_one_line_body(self.text, node)
         self.text.replace(node, stop if one_line else "\n".join([*lines, self.text.commented(node), stop]))
+
+    def _set_in_a_view(self, node: ast.stmt) -> list[Problem]:
+        """Refuse ``x.view(-1)[i] = y``, which sets a part of what x is a view of."""
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        why = "it sets a part of another tensor by a view of it: set it by x.at[...].set(...)"
+        return [
+            Problem(node.lineno, ast.unparse(target), why)
+            for target in targets
+            if isinstance(target, ast.Subscript)
+            and isinstance(target.value, ast.Call)
+            and self.kinds.is_tensor(target.value)
+        ]
 
     def _kept_in_the_module(self, node: ast.stmt) -> list[Problem]:
         """Refuse what a method other than the constructor keeps in its module: compiled code forgets it."""

@@ -62,7 +62,8 @@ class Text:
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         before = self.lines[node.lineno - 1][: node.col_offset]
-        if before.strip():
+        behind = self.lines[node.end_lineno - 1][node.end_col_offset :].strip()
+        if before.strip() or behind.startswith(b";"):
             self._add((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset), ["pass"])
         else:
             self._add((node.lineno, 0), (node.end_lineno + 1, 0), [""])

@@ -23,22 +23,21 @@ class Step:
     gone: list[ast.stmt]  # zero_grad, backward, step and clipping
     clip: ast.expr | None = None  # max_norm and norm_type, as a tuple
     arguments: list[str] = field(default_factory=list)  # of the step: what the loop sets
-    batches: list[str] = field(default_factory=list)  # and what it takes from data, behind them
     kept: list[str] = field(default_factory=list)  # what else is used afterwards
 
     def definition(self, lines: Sequence[str]) -> str:
         """Return the code that goes in front of the loop, given that of the statements inside."""
-        arguments = ", ".join([self.model, *self.arguments, *self.batches])
+        arguments = ", ".join([self.model, *self.arguments])
         body = "\n".join(f"    {line}" for line in "\n".join(lines).split("\n"))
         aux = f", ({', '.join(self.kept)},)" if self.kept else ""
         found = f"({self.loss}{aux})" if self.kept else self.loss
         options = ", has_aux=True" if self.kept else ""
         clip = "" if self.clip is None else ast.unparse(self.clip)[1:-1]
         clipped = f"    gradients, _ = jaxrnn.optim.clip_gradients(gradients, {clip})\n" if clip else ""
-        outside = ", ".join([self.model, self.optimizer, *self.arguments, *self.batches])
+        outside = ", ".join([self.model, self.optimizer, *self.arguments])
         return (
             f"def loss_of({arguments}):\n{body}\n    return {self.loss}{aux}\n\n"
-            f"@nnx.jit\ndef train_step({outside}):\n"
+            f"@jaxrnn.compiled_once\ndef train_step({outside}):\n"
             f"    {found}, gradients = nnx.value_and_grad(loss_of{options})({arguments})\n"
             f"{clipped}    {self.optimizer}.update({self.model}, gradients)\n"
             f"    return {', '.join([self.loss, *self.kept])}\n\n"
@@ -48,10 +47,6 @@ class Step:
     def call(self) -> str:
         """The line that takes the step, inside the loop."""
         given = ", ".join([self.model, self.optimizer, *self.arguments])
-        if self.batches:  # a DataLoader's are tensors of torch, which JAX does not take
-            several = len(self.batches) > 1
-            names = f"({', '.join(self.batches)})" if several else self.batches[0]
-            given += f", {'*' if several else ''}jax.tree.map(jnp.asarray, {names})"
         return f"{', '.join([self.loss, *self.kept])} = train_step({given})"
 
 
@@ -88,12 +83,9 @@ def find_step(loop: ast.For | ast.While, function: ast.FunctionDef, names: Names
         )
     step = Step(model, optimizer, loss, inside, gone, _clipped(clips))
     changed, (free, bound) = _changed(loop), _free_and_bound(inside)
-    of_loop = [name for name in free if name in changed and name != model]
-    yielded = _yielded(loop)
-    step.arguments = [name for name in of_loop if name not in yielded]
-    step.batches = [name for name in of_loop if name in yielded]
-    elsewhere = _used_elsewhere(function, inside) | {*of_loop}
-    given_back = dict.fromkeys([*bound, *(n for n in of_loop if n in _changed(*inside))])
+    step.arguments = [name for name in free if name in changed and name != model]
+    elsewhere = _used_elsewhere(function, inside) | {*step.arguments}
+    given_back = dict.fromkeys([*bound, *(n for n in step.arguments if n in _changed(*inside))])
     step.kept = [name for name in given_back if name != loss and name in elsewhere]
     return step
 
@@ -190,17 +182,13 @@ def _changed(*code: ast.AST) -> set[str]:
     return found
 
 
-def _yielded(loop: ast.For | ast.While) -> set[str]:
-    """Return the names that loops give what data yield: no numbers, as `range` and `enumerate` count them."""
-    found = set[str]()
-    for node in ast.walk(loop):
-        if isinstance(node, ast.For):
-            function = getattr(getattr(node.iter, "func", None), "id", "")
-            of_data: list[ast.expr] = [node.target]
-            if function == "enumerate" and isinstance(node.target, ast.Tuple):
-                of_data = node.target.elts[1:]
-            found |= {name for each in of_data for name in _stored(each) if function != "range"}
-    return found
+def yielded(loop: ast.For) -> list[str]:
+    """Return the names that a loop gives what data yield: no numbers, as `range` and `enumerate` count them."""
+    function = getattr(getattr(loop.iter, "func", None), "id", "")
+    of_data: list[ast.expr] = [loop.target]
+    if function == "enumerate" and isinstance(loop.target, ast.Tuple):
+        of_data = loop.target.elts[1:]
+    return [name for each in of_data for name in _stored(each) if function != "range"]
 
 
 def _free_and_bound(statements: Sequence[ast.stmt]) -> tuple[list[str], list[str]]:

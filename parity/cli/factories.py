@@ -30,6 +30,11 @@ def load_factory(option: str, spec: str) -> Callable[..., Any]:
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise click.UsageError(f"{option} {spec}: write it as package.module:factory or as FILE.py:factory.")
+    if place.endswith(".ipynb"):
+        raise click.UsageError(
+            f"{option} {spec}: a notebook is not imported, as all of its cells would run; put the class "
+            "into a .py file."
+        )
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except _NotFoundError as error:

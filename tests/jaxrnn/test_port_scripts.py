@@ -45,9 +45,6 @@ class LSTM(nn.Module):
 def show(losses):
     print(len(losses), title)
 
-def unused():
-    return 1
-
 model = LSTM(1, hidden_dim, 2, 1).to(device)
 model.load_state_dict(torch.load("start.pt", map_location=device))
 criterion = torch.nn.MSELoss(reduction="mean")
@@ -118,7 +115,6 @@ def test_a_notebooks_cells_train_in_jax_as_they_do_in_torch(torch, tmp_path, mon
         '"""two\n    lines"""',
     ):
         assert kept in found.code
-    assert "unused" not in found.code
 
 
 SCRIPT = """

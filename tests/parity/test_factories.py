@@ -162,6 +162,13 @@ def test_a_name_without_its_two_parts_is_refused_with_how_to_write_it(spec):
 # What a factory needs
 
 
+def test_a_notebook_is_refused_with_what_to_do_instead():
+    with pytest.raises(
+        click.UsageError, match=r"lab\.ipynb:Net: a notebook is not imported.*into a \.py file"
+    ):
+        load_factory("--reference", "lab.ipynb:Net")
+
+
 def test_a_flax_class_that_needs_rngs_alone_is_given_them():
     from flax import nnx
 
