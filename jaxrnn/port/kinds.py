@@ -32,9 +32,7 @@ class Scope:
     # Of the object: attributes that are parameters or buffers, and what layers are made by.
     variables: set[str] = field(default_factory=set)
     layers: dict[str, str] = field(default_factory=dict)
-    called: set[str] = field(
-        default_factory=set
-    )  # names that the function calls, so that they are no optimizers
+    called: set[str] = field(default_factory=set)  # names of modules: what the function calls, or makes
     dropouts: dict[str, str] = field(default_factory=dict)  # by the code of a rate, the layer for F.dropout
 
 

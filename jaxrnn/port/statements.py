@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxrnn.port.expressions import Expressions, Problem
 from jaxrnn.port.kinds import NO_GRADIENT, Kinds, Scope
-from jaxrnn.port.modules import LAYERS
+from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.rules import UntranslatedError, fill
 from jaxrnn.port.text import Text
@@ -366,11 +366,26 @@ class Function:
                 self.scope.fresh.add(name)
             if self.kinds.holds_layers(value):
                 self.scope.classes.add(name)
+            if self._makes_module(value):
+                self.scope.called.add(name)
         if name.startswith("self.") and isinstance(value, ast.Call):
             made = self.names.of_torch(value.func) or ""
             self.scope.layers[name[5:]] = made.rpartition(".")[2]
             if made == "torch.nn.Parameter":
                 self.scope.variables.add(name[5:])
+
+    def _makes_module(self, value: ast.expr) -> bool:
+        """Return whether a value is a new object of one of the file's classes of modules, or of torch's."""
+        while isinstance(value, ast.Call) and getattr(value.func, "attr", "") in (
+            "to",
+            "cuda",
+            "cpu",
+            "train",
+            "eval",
+        ):
+            value = value.func.value  # type: ignore[attr-defined]
+        made = self.names.full(value.func) if isinstance(value, ast.Call) else ""
+        return made in self.needing_rngs & {*self.names.classes} or made.removeprefix("torch.nn.") in MODULES
 
     def header(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, change: bool = False

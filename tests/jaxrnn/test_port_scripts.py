@@ -165,6 +165,24 @@ def test_what_draws_takes_a_stream_from_the_entry_of_a_script_on(capsys):
     assert found.code.count("nnx.Rngs(0)") == 1
 
 
+def test_weights_of_a_network_that_others_run_are_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = """
+    net = Net(3).to("cpu")
+    torch.save(net.state_dict(), "net.npz")
+    other = Net(3)
+    other.load_state_dict(torch.load("net.npz"))
+    best = other.state_dict()
+    print(sorted(best))
+"""
+    found = port_source(SCRIPT + lines)
+    assert not found.untranslated
+    made: dict = {"__name__": "__main__"}
+    exec(compile(found.code, "ours", "exec"), made)
+    for name, value in jaxrnn.state_dict(made["net"]).items():
+        np.testing.assert_array_equal(made["best"][name], value)
+
+
 def test_a_script_with_a_main_and_code_at_the_top_keeps_both():
     found = port_source(
         SCRIPT.replace("if __name__", "net = Net(3)\nprint(net(data(2)).shape)\n\nif __name__")
