@@ -3,10 +3,11 @@
 import ast
 from typing import NamedTuple
 
+from jaxrnn.port import loading
 from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS, TENSORS
-from jaxrnn.port.kinds import Kinds, Scope, is_first_parameter
+from jaxrnn.port.kinds import Kinds, Scope, counted_module, is_first_parameter
 from jaxrnn.port.methods import METHODS, SHARED, WITHOUT_RULES
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
@@ -69,7 +70,6 @@ _INSTEAD = {
     "jaxrnn.optimizer_from_torch an optimizer",
     "torch.optim.lr_scheduler": "a schedule of jaxrnn.optim takes the place of the learning rate, nothing steps "
     "it; it counts updates, so one by epochs is jaxrnn.optim.by_epochs(schedule, updates_per_epoch)",
-    "torch.utils.data": "loading data stays in torch: do it in a file that is not ported, and hand the loader on",
 }
 
 
@@ -161,6 +161,8 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a tensor of no values yet: use torch.zeros, or torch.tensor for given ones"
             )
+        if name.startswith(loading.PACKAGE):
+            return loading.rewrite(name, node)
         if name not in FUNCTIONS:
             raise UntranslatedError(_INSTEAD.get(name) or _INSTEAD.get(head, "there is no rule for it"))
         return FUNCTIONS[name](node)
@@ -293,6 +295,12 @@ class Expressions(ast.NodeTransformer):
         # Of float32, as the weights by which such tensors are made.
         return fill("jnp.zeros({size}, jnp.float32)", bind(self._with_arguments(made), "*size"))
 
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> ast.expr:
+        """Translate a generator; one that counts a model's parameters is known as a whole."""
+        if (model := counted_module(node)) is not None:
+            return fill("(p.size for p in jax.tree.leaves(nnx.state({model}, nnx.Param)))", {"model": model})
+        return self.generic_visit(node)  # type: ignore[return-value]
+
     # What is named ---------------------------------------------------------------------------------------------
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
@@ -334,6 +342,8 @@ class Expressions(ast.NodeTransformer):
     def _named(self, name: str, node: ast.expr) -> ast.expr:
         head, _, last = name.rpartition(".")
         code = CLASSES.get(name) or VALUES.get(name) or (DTYPES.get(last) if head == "torch" else None)
+        if code is None and name.startswith(loading.PACKAGE):
+            return node
         if code is None:
             return self._refuse(node, _INSTEAD.get(name) or _INSTEAD.get(head, "there is no rule for it"))
         return ast.copy_location(ast.parse(code, mode="eval").body, node)

@@ -12,6 +12,7 @@ from jaxrnn import source
 from jaxrnn.port.classes import Port
 from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Kinds, Scope
+from jaxrnn.port.loading import KEPT, kept_in_torch
 from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, bound_by, free_in, used_in
 from jaxrnn.port.script import definitions_for, find_script, port_script
@@ -25,6 +26,7 @@ OURS = {
     "np": "import numpy as np",
     "nnx": "from flax import nnx",
     "jaxrnn": "import jaxrnn",
+    "torch": "import torch",
 }
 LINE_LENGTH = 110
 _THIRD_PARTY = ["--config", "lint.isort.known-third-party = ['jaxrnn']"]  # wherever the command runs
@@ -66,7 +68,7 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
             if unknown
             else f"{name}: there is no class and no function in it, and nothing of torch."
         )
-    if taken := sorted({*OURS} & {*bound}):
+    if taken := sorted(({*OURS} - {"torch"}) & {*bound}):
         raise ValueError(f"{name}: {taken[0]!r} is what JAX code calls something else; rename it.")
     if any(star.partition(".")[0] == "torch" for star in names.stars):
         raise ValueError(
@@ -80,15 +82,18 @@ def port_source(text: str, wanted: Sequence[str] = (), *, name: str = "source") 
     if script:
         chosen = _with_what_they_use([*known, *definitions_for(script, bound)], bound)
         script = find_script(tree, names, chosen)
+    kept = [name for name in kept_in_torch(names, bound) if bound[name] in chosen]
     port = Port(
         Text(text),
         names,
         {n: node for n, node in modules.items() if node in chosen},
-        {n: node for n, node in functions.items() if node in chosen},
+        {n: node for n, node in functions.items() if node in chosen and n not in kept},
         devices,
+        notes=[Problem(bound[name].lineno, name, KEPT) for name in kept],
     )
     for node in chosen:
-        port.statement(node)
+        if getattr(node, "name", "") not in kept:
+            port.statement(node)
     parts = [port.text.with_comments(node) for node in chosen]
     body = "\n\n".join([*parts, port_script(port, script, {*bound})] if script else parts)
     imports = _imports(tree, body)
@@ -134,7 +139,7 @@ def _with_what_they_use(wanted: Sequence[str], bound: dict[str, ast.stmt]) -> li
 
 
 def _imports(tree: ast.Module, body: str) -> str:
-    """Return the imports that code needs: ours, and those of the source that are not torch's."""
+    """Return the imports that code needs: ours, and those of the source, torch's for loading data alone."""
     used = used_in(ast.parse(body))
     lines = [line for name, line in OURS.items() if name in used]
     for node in tree.body:
@@ -143,9 +148,8 @@ def _imports(tree: ast.Module, body: str) -> str:
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         for alias in node.names:
-            target = node.module if isinstance(node, ast.ImportFrom) else alias.name
             bound = alias.asname or alias.name.partition(".")[0]
-            if bound in {*used, "*"} and (target or "").partition(".")[0] != "torch":
+            if bound in {*used, "*"}:
                 single = (
                     ast.ImportFrom(node.module, [alias], node.level)
                     if isinstance(node, ast.ImportFrom)

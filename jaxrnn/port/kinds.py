@@ -209,6 +209,19 @@ class Kinds:
         return function.attr in _OVERWRITING and bool(words & {"weight", "bias", "data"})
 
 
+def counted_module(node: ast.GeneratorExp) -> ast.expr | None:
+    """Return the module in ``(p.numel() for p in module.parameters() if p.requires_grad)``, or None."""
+    (loop, *more), of = node.generators, node.generators[0].iter
+    if more or not (
+        isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute) and of.func.attr == "parameters"
+    ):
+        return None
+    name = ast.unparse(loop.target)
+    counts = ast.unparse(node.elt) == f"{name}.numel()"
+    trained = all(ast.unparse(each) == f"{name}.requires_grad" for each in loop.ifs)
+    return of.func.value if counts and trained else None
+
+
 def is_first_parameter(node: ast.AST) -> bool:
     """Return whether it is ``next(module.parameters())``, which is asked for its dtype and device."""
     given = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else None

@@ -53,7 +53,7 @@ REFUSED = {
     "y = F.softmax(x)": ("F.softmax(x)", "say which"),
     "y = (x + 1).expand(-1, 3)": ("(x + 1).expand(-1, 3)", "a name first"),
     "y = x.to(self.there)": ("x.to(self.there)", "device or a dtype"),
-    "y = torch.utils.data.DataLoader(x)": ("torch.utils.data.DataLoader(x)", "hand the loader on"),
+    "y = torch.utils.data.TensorDataset(*x)": ("TensorDataset(*x)", "one by one"),
     "y = x.view(dtype=torch.int32)": ("x.view(dtype=", "bitcast"),
     "x.view(-1)[0] = 1; y = x": ("x.view(-1)[0]", "by a view of it"),
     "self.last = x; y = x": ("self.last", "keeps nothing"),
