@@ -223,9 +223,9 @@ def chained_lr(learning_rate: float, schedules: Sequence[optax.Schedule]) -> opt
 
 
 def as_step(k: Any) -> Array:
-    """Make an integer array of the update's number."""
+    """Make a signed integer array of the update's number; `nnx.Optimizer` counts without a sign."""
     k = jnp.asarray(k)
-    return k if jnp.issubdtype(k.dtype, jnp.integer) else k.astype(jnp.int32)
+    return k if jnp.issubdtype(k.dtype, jnp.signedinteger) else k.astype(jnp.int32)
 
 
 def as_float(value: Any) -> Array:

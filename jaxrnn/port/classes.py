@@ -11,6 +11,7 @@ from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
+from jaxrnn.port.schedules import find_schedules
 from jaxrnn.port.statements import Function, called_in, taking_rngs
 from jaxrnn.port.text import Text
 
@@ -71,7 +72,9 @@ class Port:
         body = ast.FunctionDef(name, ast.parse("lambda: 0", mode="eval").body.args, statements, [])  # type: ignore[attr-defined]
         draws = self.draws(statements, self.needing_rngs)
         scope = Scope(devices={*self.devices}, has_rngs=draws, called=called_in(body))
-        replace(self._function(scope, set()), around=body).block(statements)
+        function = replace(self._function(scope, set()), around=body)
+        function.schedules = find_schedules(body, self.names)
+        function.block(statements)
 
     def _dropouts(self, node: ast.ClassDef, known: dict[str, str]) -> dict[str, str]:
         """Return the layers that its constructor makes for calls of F.dropout, by the code of their rates.

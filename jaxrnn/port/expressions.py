@@ -109,18 +109,18 @@ class Expressions(ast.NodeTransformer):
         if name == DROPOUT:
             return self._dropout(node)
         if name is not None:
-            return self._function(name, self._with_arguments(node))
+            return self._function(name, self.with_arguments(node))
         if self._names_a_layer(node.func):
             return self._layer(node)
         if isinstance(node.func, ast.Attribute):
             return self._method(node, node.func)
-        node = self._with_arguments(node)
+        node = self.with_arguments(node)
         if isinstance(node.func, ast.Name) and node.func.id in self.needing_rngs:
             return self._drawn(node)
         node.func = self.visit(node.func)
         return node
 
-    def _with_arguments(self, node: ast.Call) -> ast.Call:
+    def with_arguments(self, node: ast.Call) -> ast.Call:
         """Return a call with its arguments translated, and without those that are devices.
 
         A parameter for devices is not there any more, so whatever is given for it goes; where a device is given for
@@ -185,7 +185,7 @@ class Expressions(ast.NodeTransformer):
         if not (isinstance(of, ast.Call) and getattr(of.func, "attr", "") == "parameters"):
             raise UntranslatedError("only an optimizer of model.parameters() is known")
         model = of.func.value  # type: ignore[attr-defined]
-        rule_of = rule(self._with_arguments(ast.Call(node.func, node.args[1:], node.keywords)))
+        rule_of = rule(self.with_arguments(ast.Call(node.func, node.args[1:], node.keywords)))
         return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
 
     def _names_a_layer(self, function: ast.expr) -> bool:
@@ -199,7 +199,7 @@ class Expressions(ast.NodeTransformer):
     def _layer(self, node: ast.Call) -> ast.expr:
         self._need_rngs("layers are made in __init__, where rngs is")
         function = node.func
-        made = MODULES["LSTM"](self._with_arguments(node))
+        made = MODULES["LSTM"](self.with_arguments(node))
         assert isinstance(made, ast.Call)
         if isinstance(function, ast.Call):  # getattr(nn, name)
             made.func = fill("getattr(jaxrnn, {name})", {"name": self.visit(function.args[1])})
@@ -221,7 +221,7 @@ class Expressions(ast.NodeTransformer):
                 Problem(node.lineno, ast.unparse(node), "compiled code draws it once, when it is compiled")
             )
         if name == "forward":
-            called = self._with_arguments(node)
+            called = self.with_arguments(node)
             of_base = isinstance(receiver, ast.Call) and self.names.full(receiver.func) == "super"
             method = ast.Attribute(receiver, "__call__", ast.Load()) if of_base else receiver
             return ast.Call(method, called.args, called.keywords)
@@ -229,6 +229,9 @@ class Expressions(ast.NodeTransformer):
             raise UntranslatedError(
                 "a gradient is one of a function, by nnx.value_and_grad: write the step by hand"
             )
+        if name == "get_last_lr" and (schedule := ast.unparse(receiver)) in self.scope.schedules:
+            optimizer = ast.parse(self.scope.schedules[schedule], mode="eval").body
+            return fill("[{schedule}({optimizer}.step[...])]", {"schedule": receiver, "optimizer": optimizer})
         if name in ("state_dict", "load_state_dict") and ast.unparse(receiver) in self.scope.called:
             return self._weights(name, node, receiver)
         if name in _OF_MODULES and self.kinds.is_tensor(receiver) is not True:
@@ -245,13 +248,13 @@ class Expressions(ast.NodeTransformer):
                 raise UntranslatedError(
                     "whether its argument is a device or a dtype cannot be told from the code"
                 )
-            return METHODS[name](self._with_arguments(node), self.visit(receiver))
+            return METHODS[name](self.with_arguments(node), self.visit(receiver))
         overwrites = name.endswith("_") and not name.endswith("__") and self.names.full(receiver) != "self"
         if overwrites and self.kinds.is_tensor(receiver) is not False:
             raise UntranslatedError("it overwrites a tensor; assign what it returns")
         if (self.kinds.is_tensor(receiver) and name not in SHARED) or name in WITHOUT_RULES:
             raise UntranslatedError("tensors' method of this name has no rule")
-        changed = self._with_arguments(node)
+        changed = self.with_arguments(node)
         changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)
         return changed
 
@@ -293,7 +296,7 @@ class Expressions(ast.NodeTransformer):
     def _fresh_zeros(self, node: ast.Call) -> ast.expr:
         made = node.func.value  # type: ignore[attr-defined]
         # Of float32, as the weights by which such tensors are made.
-        return fill("jnp.zeros({size}, jnp.float32)", bind(self._with_arguments(made), "*size"))
+        return fill("jnp.zeros({size}, jnp.float32)", bind(self.with_arguments(made), "*size"))
 
     def visit_GeneratorExp(self, node: ast.GeneratorExp) -> ast.expr:
         """Translate a generator; one that counts a model's parameters is known as a whole."""
@@ -321,6 +324,8 @@ class Expressions(ast.NodeTransformer):
             return receiver.elts[attribute == "indices"]
         if attribute == "data" and self.kinds.is_tensor(node.value) is not False:
             return fill("jax.lax.stop_gradient({it})", {"it": receiver})
+        if attribute == "param_groups":
+            return self._refuse(node, "a rate is a number or a schedule that the optimizer is made with")
         if attribute == "device":
             return self._refuse(node, "arrays of JAX are where jax.device_put puts them: leave devices out")
         return ast.copy_location(ast.Attribute(receiver, attribute, node.ctx), node)

@@ -32,6 +32,7 @@ class Scope:
     # Of the object: attributes that are parameters or buffers, and what layers are made by.
     variables: set[str] = field(default_factory=set)
     layers: dict[str, str] = field(default_factory=dict)
+    schedules: dict[str, str] = field(default_factory=dict)  # by name, the optimizer that goes by it
     called: set[str] = field(default_factory=set)  # names of modules: what the function calls, or makes
     dropouts: dict[str, str] = field(default_factory=dict)  # by the code of a rate, the layer for F.dropout
 

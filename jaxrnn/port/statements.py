@@ -11,6 +11,7 @@ from jaxrnn.port.kinds import NO_GRADIENT, Kinds, Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
 from jaxrnn.port.rules import UntranslatedError, fill
+from jaxrnn.port.schedules import SCHEDULERS, Schedule, find_schedules
 from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
@@ -35,6 +36,7 @@ class Function:
     notes: list[Problem] = field(default_factory=list)
     around: ast.FunctionDef | ast.AsyncFunctionDef | None = None  # that this is the body of, if no method
     step: Step | None = None  # the training step in the loop at hand
+    schedules: list[Schedule] = field(default_factory=list)  # of the optimizers in this function
 
     # Blocks ----------------------------------------------------------------------------------------------------
 
@@ -53,9 +55,12 @@ class Function:
         if self.step is not None and node in [*self.step.inside, *self.step.gone]:
             self.text.remove(node)
             return True
-        if self._is_dropped(node):
+        if self._is_dropped(node) or any(node is s.made or node in s.steps for s in self.schedules):
             self.text.remove(node)
             return True
+        for schedule in self.schedules:
+            if node is schedule.optimizer:
+                return self._scheduled(schedule)
         if not isinstance(node, ast.If) and self.kinds.sets_initial_values(node):
             self._leave_out(node)
             return False
@@ -71,6 +76,8 @@ class Function:
                 called=called_in(node),
             )
             inner = replace(self, scope=scope, around=node)
+            if isinstance(node, ast.FunctionDef):
+                inner.schedules = find_schedules(node, self.names)
             inner.header(taking_rngs(node) if draws else node, change=draws)
             inner.decorators(node)
             inner.block(node.body)
@@ -112,6 +119,28 @@ class Function:
                 self.untranslated.append(problem)
                 self.text.replace(comment, f"# Not translated: @{problem.code}: {problem.why}.")
 
+    def _scheduled(self, schedule: Schedule) -> bool:
+        """Translate an optimizer that has a scheduler: a schedule in front of it takes the place of its rate."""
+        made, optimizer = schedule.lines()
+        expressions = Expressions(self.names, self.scope, self.needing_rngs)
+        name = self.names.of_torch(made.func) or ""
+        changed, problems = self._translated(optimizer)
+        try:
+            code = ast.unparse(SCHEDULERS[name](expressions.with_arguments(made)))
+        except UntranslatedError as why:
+            problems.append(Problem(schedule.made.lineno, ast.unparse(schedule.made.value), str(why)))
+        if problems := [*problems, *expressions.problems]:
+            self._refuse(schedule.optimizer, problems)
+            return False
+        if schedule.per is not None:
+            per = ast.unparse(expressions.visit(copy.deepcopy(schedule.per)))
+            code = f"jaxrnn.optim.by_epochs({code}, len({per}))"
+        self.text.replace(
+            schedule.optimizer, f"{schedule.name} = {code}\n{ast.unparse(changed or optimizer)}"
+        )
+        self.scope.schedules[schedule.name] = ast.unparse(schedule.optimizer.targets[0])
+        return False
+
     def _compound(self, node: ast.If | ast.For | ast.While | ast.With | ast.Try) -> None:
         if self.kinds.asks_for_no_gradient(node):
             self.text.replace_header(node, "with contextlib.nullcontext():")
@@ -144,7 +173,9 @@ class Function:
     def _loop(self, node: ast.For | ast.While, function: Any) -> None:
         """Translate a loop, and the training step in it, if there is one."""
         try:
-            self.step = find_step(node, function, self.names)
+            self.step = find_step(
+                node, function, self.names, [s for each in self.schedules for s in each.steps]
+            )
         except UntranslatedError as why:
             self._refuse(node, [Problem(node.lineno, ast.unparse(node).split("\n")[0], str(why))])
             return

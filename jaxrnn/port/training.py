@@ -50,15 +50,20 @@ class Step:
         return f"{', '.join([self.loss, *self.kept])} = train_step({given})"
 
 
-def find_step(loop: ast.For | ast.While, function: ast.FunctionDef, names: Names) -> Step | None:
-    """Return the training step in a loop, or None; raise `UntranslatedError` for one of another kind."""
+def find_step(
+    loop: ast.For | ast.While, function: ast.FunctionDef, names: Names, others: Sequence[ast.stmt] = ()
+) -> Step | None:
+    """Return the training step in a loop, or None; raise `UntranslatedError` for one of another kind.
+
+    `others` are calls of `step` that are not an optimizer's.
+    """
     places = [(b, n) for b in _blocks(loop) for n, s in enumerate(b) if _method(s) == "backward"]
     if not places:
         return None
     if len(places) > 1:
         raise UntranslatedError("a loop with several backward passes; write the step by hand")
     block, index = places[0]
-    steps = [s for s in block[index:] if _method(s) == "step"]
+    steps = [s for s in block[index:] if _method(s) == "step" and s not in others]
     zeroed = [s for s in block if _method(s) == "zero_grad"]
     if len(steps) != 1 or len(zeroed) != 1:
         raise UntranslatedError(

@@ -139,6 +139,12 @@ def test_the_rates_are_those_torch_uses_at_each_update(torch, row):
     np.testing.assert_allclose(tables()[0][row][:updates], expected, rtol=0, atol=ROUNDINGS * BASE)
 
 
+def test_a_count_without_a_sign_is_a_count_all_the_same():
+    signed, unsigned = (jnp.arange(UPDATES, dtype=kind) for kind in (jnp.int32, jnp.uint32))
+    for _, _, schedule in ROWS:
+        np.testing.assert_array_equal(jax.vmap(schedule)(unsigned), jax.vmap(schedule)(signed))
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize(
     ("name", "options", "schedule"),
