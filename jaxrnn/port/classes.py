@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.dropouts import rates_of
-from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
+from jaxrnn.port.problems import Problem
 from jaxrnn.port.schedules import find_schedules
 from jaxrnn.port.statements import Function, called_in, taking_rngs
 from jaxrnn.port.text import Text

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxrnn.bad_input import refusal
-from jaxrnn.port.expressions import Problem
 from jaxrnn.port.file import port_source
+from jaxrnn.port.problems import Problem
 from jaxrnn.source import Place, find_modules_here, read
 from jaxrnn.whole_files import write_whole
 

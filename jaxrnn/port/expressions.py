@@ -1,7 +1,6 @@
 """Expressions of torch in JAX: functions, methods of tensors, classes and dtypes, one by one from the tables."""
 
 import ast
-from typing import NamedTuple
 
 from jaxrnn.port import loading
 from jaxrnn.port.drawing import DRAWING
@@ -11,16 +10,8 @@ from jaxrnn.port.kinds import Kinds, Scope, counted_module, is_first_parameter
 from jaxrnn.port.methods import METHODS, SHARED, WITHOUT_RULES
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
+from jaxrnn.port.problems import Problem
 from jaxrnn.port.rules import Rule, UntranslatedError, bind, fill
-
-
-class Problem(NamedTuple):
-    """A piece of code that was not translated."""
-
-    line: int
-    code: str
-    why: str
-
 
 # Classes that are named, not called.
 CLASSES = {

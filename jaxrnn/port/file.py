@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jaxrnn import source
 from jaxrnn.port.classes import Port
-from jaxrnn.port.expressions import Problem
 from jaxrnn.port.kinds import Kinds, Scope
 from jaxrnn.port.loading import KEPT, kept_in_torch
 from jaxrnn.port.modules import LAYERS
 from jaxrnn.port.names import Names, bound_by, free_in, used_in
+from jaxrnn.port.problems import Problem
 from jaxrnn.port.script import definitions_for, find_script, port_script
 from jaxrnn.port.text import Text
 

@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxrnn.port.expressions import Expressions, Problem
+from jaxrnn.port.assignments import Assignments, is_new
+from jaxrnn.port.expressions import Expressions
 from jaxrnn.port.kinds import NO_GRADIENT, Kinds, Scope
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names, with_defaults
-from jaxrnn.port.rules import UntranslatedError, fill
+from jaxrnn.port.problems import Problem
+from jaxrnn.port.rules import UntranslatedError
 from jaxrnn.port.schedules import SCHEDULERS, Schedule, find_schedules
 from jaxrnn.port.text import Text
 from jaxrnn.port.training import Step, find_step
 
-_UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
 _SEEDS = {"torch.manual_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
-_VIEWS = {
-    "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
-}  # fmt: skip
 LEFT_OUT = "initial values are drawn as torch does by default: load the weights, or set them"
 
 
@@ -189,7 +187,9 @@ class Function:
         """Put the functions of a training step in front of its loop; return what could not be translated."""
         lines, problems = [], list[Problem]()
         for statement in step.inside:
-            changed, found = self._translated(self._rewritten(copy.deepcopy(statement)), compiled=True)
+            changed, found = self._translated(
+                self.assignments.rewritten(copy.deepcopy(statement)), compiled=True
+            )
             if not _does_nothing(changed or statement):
                 lines.append(ast.unparse(changed or statement))
             problems += found
@@ -203,10 +203,10 @@ class Function:
     def _simple(self, node: ast.stmt) -> bool:
         """Translate a statement; return whether it is gone, as nothing is left to do, x = x."""
         original = ast.dump(node)
-        rewritten = self._rewritten(copy.deepcopy(node))
+        rewritten = self.assignments.rewritten(copy.deepcopy(node))
         changed, problems = self._translated(rewritten)
-        problems += [*self._kept_in_the_module(node), *self._set_in_a_view(node)]
-        self._note_aliases(node)
+        problems += self.assignments.refused(node)
+        self.notes += self.assignments.aliased(node)
         gone = changed is not None and not problems and _does_nothing(changed)
         if problems:
             self._refuse(node, problems)
@@ -224,75 +224,6 @@ class Function:
         self.notes += expressions.notes
         same = ast.dump(changed) == ast.dump(node)
         return None if same else ast.fix_missing_locations(changed), expressions.problems
-
-    def _rewritten(self, node: ast.stmt) -> ast.stmt:
-        """Return what a statement that sets a part of a tensor, or a buffer, says of the whole."""
-        if isinstance(node, ast.Expr) and (buffer := self._buffer(node.value)) is not None:
-            return buffer
-        if self._base_draws and self.kinds.constructs_base(node):
-            node.value.keywords.append(ast.keyword("rngs", ast.Name("rngs", ast.Load())))  # type: ignore[attr-defined]
-        if isinstance(node, ast.Assign | ast.AnnAssign) and self.scope.has_rngs and node.value is not None:
-            node.value = self._held_by_flax(node)
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            return self._set_at(node, node.targets[0], "set")
-        if isinstance(node, ast.AugAssign) and type(node.op) in _UPDATES:
-            return self._set_at(node, node.target, _UPDATES[type(node.op)])
-        return node
-
-    def _note_aliases(self, node: ast.stmt) -> None:
-        """Note where torch changes a tensor that others may hold too; here they keep the old values."""
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            whole = target.value if isinstance(target, ast.Subscript) else target
-            changes = isinstance(node, ast.AugAssign) or isinstance(target, ast.Subscript)
-            if not (changes and isinstance(whole, ast.Name) and self.kinds.is_tensor(whole)):
-                continue
-            if whole.id not in self.scope.fresh:
-                why = "torch changes the tensor itself, here other names of it keep the old values"
-                self.notes.append(Problem(node.lineno, ast.unparse(node), why))
-
-    def _held_by_flax(self, node: ast.Assign | ast.AnnAssign) -> ast.expr:
-        """Return a value as a module of Flax can keep it: lists and dictionaries in its own kinds of them."""
-        value, targets = node.value, node.targets if isinstance(node, ast.Assign) else [node.target]
-        assert value is not None
-        if not any(isinstance(t, ast.Attribute) and self.names.full(t.value) == "self" for t in targets):
-            return value
-        if isinstance(value, ast.Dict | ast.DictComp):
-            return fill("nnx.Dict({it})", {"it": value})
-        makes_list = isinstance(value, ast.Call) and (
-            self.names.full(value.func) == "list" or getattr(value.func, "attr", "") == "tolist"
-        )
-        return (
-            fill("nnx.List({it})", {"it": value})
-            if makes_list or isinstance(value, ast.List | ast.ListComp)
-            else value
-        )
-
-    def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, how: str) -> ast.stmt:
-        if not (isinstance(target, ast.Subscript) and self.kinds.is_tensor(target.value)):
-            return node
-        if isinstance(target.value, ast.Call):
-            return node  # which is refused
-        whole = copy.deepcopy(target.value)
-        for n in ast.walk(whole):
-            if hasattr(n, "ctx"):
-                n.ctx = ast.Load()
-        code = fill(f"{{x}}.at[0].{how}({{value}})", {"x": whole, "value": node.value})
-        code.func.value.slice = target.slice  # type: ignore[attr-defined]
-        return ast.copy_location(ast.Assign([target.value], code), node)
-
-    def _buffer(self, call: ast.expr) -> ast.stmt | None:
-        """Return ``self.name = Buffer(value)`` for ``self.register_buffer("name", value)``."""
-        if not (isinstance(call, ast.Call) and self.names.full(call.func) == "self.register_buffer"):
-            return None
-        name, *values = call.args
-        values += [k.value for k in call.keywords if k.arg == "tensor"]
-        if not (isinstance(name, ast.Constant) and len(values) == 1):
-            return None
-        self.scope.variables.add(str(name.value))
-        target = ast.Attribute(ast.Name("self", ast.Load()), str(name.value), ast.Store())
-        made = ast.Call(ast.parse("jaxrnn.torch_names.Buffer", mode="eval").body, values, [])
-        return ast.copy_location(ast.Assign([target], made), call)
 
     # What goes -------------------------------------------------------------------------------------------------
 
@@ -342,37 +273,17 @@ class Function:
         one_line = _is_one_line_body(self.text, node)
         self.text.replace(node, stop if one_line else "\n".join([*lines, self.text.commented(node), stop]))
 
-    def _set_in_a_view(self, node: ast.stmt) -> list[Problem]:
-        """Refuse ``x.view(-1)[i] = y``, which sets a part of what x is a view of."""
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        why = "it sets a part of another tensor by a view of it: set it by x.at[...].set(...)"
-        return [
-            Problem(node.lineno, ast.unparse(target), why)
-            for target in targets
-            if isinstance(target, ast.Subscript)
-            and isinstance(target.value, ast.Call)
-            and self.kinds.is_tensor(target.value)
-        ]
-
-    def _kept_in_the_module(self, node: ast.stmt) -> list[Problem]:
-        """Refuse what a method other than the constructor keeps in its module: compiled code forgets it."""
-        if not self.scope.owner or self.scope.has_rngs or not isinstance(node, ast.Assign | ast.AugAssign):
-            return []
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        kept = [t for target in targets for t in ast.walk(target) if isinstance(t, ast.Attribute)]
-        why = "compiled code keeps nothing in a module; return it, and take it as an argument"
-        return [
-            Problem(node.lineno, ast.unparse(t), why)
-            for t in kept
-            if isinstance(t.ctx, ast.Store) and self.names.full(t).startswith("self.")
-        ]
-
     # What is learned -------------------------------------------------------------------------------------------
 
     @property
     def kinds(self) -> Kinds:
         """What tells kinds of expressions as things are now."""
         return Kinds(self.names, self.scope)
+
+    @property
+    def assignments(self) -> Assignments:
+        """What rewrites assignments as things are now."""
+        return Assignments(self.kinds, self._base_draws)
 
     def _learn(self, node: ast.stmt) -> None:
         """Note what the names that a statement sets are from then on."""
@@ -393,7 +304,7 @@ class Function:
             else:
                 self.scope.tensors[name] = known
             self.scope.fresh.discard(name)
-            if _is_new(value):
+            if is_new(value):
                 self.scope.fresh.add(name)
             if self.kinds.holds_layers(value):
                 self.scope.classes.add(name)
@@ -503,13 +414,6 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.ex
             yield from ((t, None) for t in one.elts)
         else:
             yield one, its
-
-
-def _is_new(value: ast.expr) -> bool:
-    """Return whether an expression makes a tensor of its own, not a view of another."""
-    if isinstance(value, ast.BinOp | ast.UnaryOp):
-        return True
-    return isinstance(value, ast.Call) and getattr(value.func, "attr", "") not in _VIEWS
 
 
 def _is_one_line_body(text: Text, node: ast.stmt) -> bool:
