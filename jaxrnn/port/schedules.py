@@ -2,12 +2,12 @@
 
 import ast
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxrnn.port.functions import OPTIMIZERS
 from jaxrnn.port.names import Names, used_in
 from jaxrnn.port.rules import Rule, rule
+from jaxrnn.port.training import blocks
 
 PACKAGE = "torch.optim.lr_scheduler."
 _LINES = {
@@ -76,7 +76,7 @@ def _made(node: ast.Assign, names: Names) -> str:
 def _understood(schedule: Schedule, function: ast.FunctionDef) -> Schedule | None:
     """Fill in where a scheduler is stepped; None if that cannot be told, or if something is not known in time."""
     optimizer = ast.unparse(schedule.optimizer.targets[0])
-    places = [(block, s) for block in _blocks(function) for s in block if _calls(s, schedule.name, "step")]
+    places = [(block, s) for block in blocks(function) for s in block if _calls(s, schedule.name, "step")]
     if len(places) != 1:
         return None
     block, step = places[0]
@@ -84,7 +84,7 @@ def _understood(schedule: Schedule, function: ast.FunctionDef) -> Schedule | Non
     loops = [
         s
         for s in block
-        if isinstance(s, ast.For) and any(_calls(inner, optimizer, "step") for b in _blocks(s) for inner in b)
+        if isinstance(s, ast.For) and any(_calls(inner, optimizer, "step") for b in blocks(s) for inner in b)
     ]
     if len(updates) + len(loops) != 1 or ast.unparse(step) != f"{schedule.name}.step()":
         return None
@@ -116,13 +116,6 @@ def _nested(loop: ast.For, optimizer: str) -> bool:
     """Return whether the number of updates may not be that of the loop's rounds."""
     leaves = any(isinstance(n, ast.Break | ast.Continue | ast.Return) for n in ast.walk(loop))
     return leaves or not any(_calls(s, optimizer, "step") for s in loop.body)
-
-
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    for child in ast.walk(node):
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(block := getattr(child, name, None), list):
-                yield block
 
 
 def _calls(statement: ast.stmt, owner: str, method: str) -> bool:

@@ -57,7 +57,7 @@ def find_step(
 
     `others` are calls of `step` that are not an optimizer's.
     """
-    places = [(b, n) for b in _blocks(loop) for n, s in enumerate(b) if _method(s) == "backward"]
+    places = [(b, n) for b in blocks(loop) for n, s in enumerate(b) if _method(s) == "backward"]
     if not places:
         return None
     if len(places) > 1:
@@ -95,7 +95,8 @@ def find_step(
     return step
 
 
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the lists of statements in a piece of code."""
     for child in ast.walk(node):
         for name in ("body", "orelse", "finalbody"):
             if isinstance(block := getattr(child, name, None), list):
