@@ -9,7 +9,6 @@ from jaxrnn.port.kinds import Kinds
 from jaxrnn.port.problems import Problem
 from jaxrnn.port.rules import fill
 
-_UPDATES = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
 _VIEWS = {
     "view", "transpose", "squeeze", "unsqueeze", "expand", "permute", "t", "detach", "contiguous", "to",
 }  # fmt: skip
@@ -35,13 +34,15 @@ class Assignments:
         ):
             node.value = self._held_by_flax(node)
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            return self._set_at(node, node.targets[0], "set")
-        if isinstance(node, ast.AugAssign) and type(node.op) in _UPDATES:
-            return self._set_at(node, node.target, _UPDATES[type(node.op)])
+            return self._set_at(node, node.targets[0], node.value)
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
+            # Not by `at[...].add`, which counts an index that comes twice.
+            return self._set_at(node, node.target, ast.BinOp(_loaded(node.target), node.op, node.value))
         return node
 
     def aliased(self, node: ast.stmt) -> Iterator[Problem]:
         """Yield what to know where torch changes a tensor that others hold too; here they keep the old values."""
+        yield from self._otherwise_held(node)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets:
             whole = target.value if isinstance(target, ast.Subscript) else target
@@ -50,6 +51,28 @@ class Assignments:
                 continue
             if whole.id not in self.kinds.scope.fresh:
                 why = "torch changes the tensor itself, here other names of it keep the old values"
+                yield Problem(node.lineno, ast.unparse(node), why)
+
+    def _otherwise_held(self, node: ast.stmt) -> Iterator[Problem]:
+        """Yield what to know of weights that are held otherwise: in lists of layers, and in state dicts."""
+        value, scope = node.value if isinstance(node, ast.Assign) else None, self.kinds.scope
+        if (
+            isinstance(value, ast.List | ast.ListComp | ast.Dict | ast.DictComp)
+            and scope.owner
+            and scope.has_rngs
+        ):
+            names = [
+                self.kinds.names.of_torch(n.func) or "" for n in ast.walk(value) if isinstance(n, ast.Call)
+            ]
+            if any(name.startswith("torch.nn.") for name in names):
+                why = (
+                    "torch does not register layers in a list or dictionary; here they are trained and saved"
+                )
+                yield Problem(node.lineno, ast.unparse(node), why)
+        function = value.func if isinstance(value, ast.Call) else None
+        if isinstance(function, ast.Attribute) and ast.unparse(function.value) in scope.called:
+            why = "a copy; torch's are the tensors themselves, which training goes on changing"
+            if function.attr == "state_dict":
                 yield Problem(node.lineno, ast.unparse(node), why)
 
     def _held_by_flax(self, node: ast.Assign | ast.AnnAssign) -> ast.expr:
@@ -71,18 +94,32 @@ class Assignments:
             else value
         )
 
-    def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, how: str) -> ast.stmt:
+    def _set_at(self, node: ast.Assign | ast.AugAssign, target: ast.expr, value: ast.expr) -> ast.stmt:
         if not (isinstance(target, ast.Subscript) and self.kinds.is_tensor(target.value)):
             return node
         if isinstance(target.value, ast.Call):
             return node  # which is refused
-        whole = copy.deepcopy(target.value)
-        for n in ast.walk(whole):
-            if hasattr(n, "ctx"):
-                n.ctx = ast.Load()
-        code = fill(f"{{x}}.at[0].{how}({{value}})", {"x": whole, "value": node.value})
-        code.func.value.slice = target.slice  # type: ignore[attr-defined]
-        return ast.copy_location(ast.Assign([target.value], code), node)
+        whole, index = self._part(target)
+        code = fill("{x}.at[0].set({value})", {"x": _loaded(whole), "value": value})
+        code.func.value.slice = index  # type: ignore[attr-defined]
+        whole = copy.deepcopy(whole)
+        whole.ctx = ast.Store()  # type: ignore[attr-defined]
+        return ast.copy_location(ast.Assign([whole], code), node)
+
+    def _part(self, target: ast.Subscript) -> tuple[ast.expr, ast.expr]:
+        """Return the tensor that is set a part of, and which part: ``x[i][j]`` is ``x[i, j]``."""
+        inner = target.value
+        if not (
+            isinstance(inner, ast.Subscript) and self.kinds.is_tensor(inner.value) and _is_plain(inner.slice)
+        ):
+            return inner, target.slice
+        whole, first = self._part(inner)
+        parts = [
+            p
+            for part in (first, target.slice)
+            for p in (part.elts if isinstance(part, ast.Tuple) else [part])
+        ]
+        return whole, ast.Tuple(parts, ast.Load())
 
     def _buffer(self, call: ast.expr) -> ast.stmt | None:
         """Return ``self.name = Buffer(value)`` for ``self.register_buffer("name", value)``."""
@@ -99,7 +136,22 @@ class Assignments:
 
     def refused(self, node: ast.stmt) -> list[Problem]:
         """Return what of an assignment has no counterpart."""
-        return [*self._kept_in_the_module(node), *self._set_in_a_view(node)]
+        return [*self._set_of_parameters(node), *self._kept_in_the_module(node), *self._set_in_a_view(node)]
+
+    def _set_of_parameters(self, node: ast.stmt) -> list[Problem]:
+        """Refuse what is set of parameters: whether they are trained, and which are one."""
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        found = [target for target in targets if isinstance(target, ast.Attribute)]
+        frozen = "what is not trained is a jaxrnn.torch_names.Frozen, or left out of the optimizer's wrt"
+        tied = (
+            "a Linear's weight is stored transposed: write the product with the one weight, x @ embedding.T"
+        )
+        return [
+            Problem(node.lineno, ast.unparse(node), frozen if target.attr == "requires_grad" else tied)
+            for target in found
+            if target.attr == "requires_grad"
+            or (target.attr in ("weight", "bias") and "." in ast.unparse(target.value))
+        ]
 
     def _set_in_a_view(self, node: ast.stmt) -> list[Problem]:
         """Refuse ``x.view(-1)[i] = y``, which sets a part of what x is a view of."""
@@ -129,6 +181,21 @@ class Assignments:
             for t in kept
             if isinstance(t.ctx, ast.Store) and self.kinds.names.full(t).startswith("self.")
         ]
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    """Return what a target is before it is set."""
+    found = copy.deepcopy(target)
+    for node in ast.walk(found):
+        if hasattr(node, "ctx"):
+            node.ctx = ast.Load()
+    return found
+
+
+def _is_plain(index: ast.expr) -> bool:
+    """Return whether an index is one number for each of some axes, as far as the code tells."""
+    parts = index.elts if isinstance(index, ast.Tuple) else [index]
+    return all(isinstance(part, ast.Constant | ast.Name | ast.BinOp | ast.UnaryOp) for part in parts)
 
 
 def is_new(value: ast.expr) -> bool:

@@ -243,7 +243,10 @@ class Expressions(ast.NodeTransformer):
         overwrites = name.endswith("_") and not name.endswith("__") and self.names.full(receiver) != "self"
         if overwrites and self.kinds.is_tensor(receiver) is not False:
             raise UntranslatedError("it overwrites a tensor; assign what it returns")
-        if (self.kinds.is_tensor(receiver) and name not in SHARED) or name in WITHOUT_RULES:
+        unknown = (
+            name in WITHOUT_RULES and node is not self.unused and self.kinds.is_tensor(receiver) is not False
+        )
+        if unknown or (self.kinds.is_tensor(receiver) and name not in SHARED):
             raise UntranslatedError("tensors' method of this name has no rule")
         changed = self.with_arguments(node)
         changed.func = ast.copy_location(ast.Attribute(self.visit(receiver), name, ast.Load()), function)

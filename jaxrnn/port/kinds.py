@@ -141,25 +141,25 @@ class Kinds:
         ) and not any(isinstance(n, ast.Call) for n in ast.walk(node))
 
     def batches(self, loop: ast.For) -> list[str]:
-        """Return what a loop takes from data as tensors: what is put on a device or handed to a model, and the rest
-        of a batch of which that is a part.
-        """
-        names = yielded(loop)
+        """Return what a loop takes from data as tensors: all, if a part is put on a device or handed to a model."""
+        names = [] if isinstance(loop.iter, ast.List | ast.Tuple | ast.Constant) else yielded(loop)
+        parts = {*names}  # and what it is unpacked into
+        for statement in loop.body:
+            if isinstance(statement, ast.Assign) and used_in(statement.value) & parts:
+                parts |= {n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         calls = [n for statement in loop.body for n in ast.walk(statement) if isinstance(n, ast.Call)]
-        if not any(self._takes_tensor(call, name) for call in calls for name in names):
+        if not any(self._takes_tensor(call, name) for call in calls for name in parts):
             return []
-        compared = {
-            name for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Compare) for name in used_in(n)
-        }
-        given = {name for call in calls if not self._is_plain(call.func) for name in _tensors_of(call)}
-        return [name for name in names if name in compared | given]
+        used = {name for statement in loop.body for name in used_in(statement)}
+        return [name for name in names if name in used]
 
     def _takes_tensor(self, call: ast.Call, name: str) -> bool:
         """Return whether a call puts a name on a device, or hands it to what may be a model."""
         function = call.func
         if isinstance(function, ast.Attribute) and ast.unparse(function.value) == name:
             return function.attr == "cuda" or (function.attr == "to" and any(map(self.is_device, call.args)))
-        return isinstance(function, ast.Name) and not self._is_plain(function) and name in _tensors_of(call)
+        handed = [*call.args, *(keyword.value for keyword in call.keywords)]
+        return isinstance(function, ast.Name) and not self._is_plain(function) and name in map(_root, handed)
 
     def _is_plain(self, function: ast.expr) -> bool:
         """Return whether a function is Python's, another package's, or one of this file."""
@@ -233,9 +233,12 @@ def is_first_parameter(node: ast.AST) -> bool:
     )
 
 
-def _tensors_of(call: ast.Call) -> set[str]:
-    """Return the names that a call is given, or calls a method of."""
-    given = {a.id for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Name)}
-    function = call.func
-    of = function.value if isinstance(function, ast.Attribute) else None
-    return given | ({of.id} if isinstance(of, ast.Name) else set())
+def _root(node: ast.expr) -> str:
+    """Return the name of which an expression is a part, or what a method returned."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = (
+            node.func
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            else (node.value if isinstance(node, ast.Attribute | ast.Subscript) else ast.Constant(None))
+        )
+    return getattr(node, "id", "")

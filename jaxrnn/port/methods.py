@@ -82,6 +82,9 @@ METHODS: dict[str, Rule] = {
 }
 # Methods of tensors that have no rule, and that nothing else in Python has.
 WITHOUT_RULES = {
+    "allclose", "amax", "amin", "argsort", "byte", "clamp_max", "clamp_min", "fmod", "frac", "logical_and",
+    "logical_not", "logical_or", "movedim", "nan_to_num", "nelement", "nonzero", "norm", "reciprocal", "remainder",
+    "sort",
     "addcdiv", "addcmul", "addmm", "baddbmm", "data_ptr", "erf", "gather", "index_add", "index_copy", "index_fill",
     "kthvalue", "lerp", "masked_scatter", "masked_select", "multinomial", "new_empty", "new_full", "new_tensor",
     "register_hook", "retain_grad", "scatter", "scatter_add", "unflatten", "unfold", "unique_consecutive",

@@ -88,6 +88,8 @@ def _understood(schedule: Schedule, function: ast.FunctionDef) -> Schedule | Non
     ]
     if len(updates) + len(loops) != 1 or ast.unparse(step) != f"{schedule.name}.step()":
         return None
+    if block.index(step) < block.index([*updates, *loops][0]):
+        return None  # it begins one step ahead
     schedule.steps, schedule.per = [step], None if updates else _counted(loops[0])
     if loops and (schedule.per is None or _nested(loops[0], optimizer)):
         return None

@@ -107,9 +107,8 @@ class Function:
             comment.col_offset -= 1  # the @
             if name in NO_GRADIENT:
                 self.text.remove(comment)
-                if self.scope.owner:
-                    why = "gradients are taken where they are asked for: of this too, if a loss is made of it"
-                    self.notes.append(Problem(decorator.lineno, f"@{ast.unparse(decorator)}", why))
+                why = "gradients are taken where they are asked for: of this too, if a loss is made of it"
+                self.notes.append(Problem(decorator.lineno, f"@{ast.unparse(decorator)}", why))
             elif name:
                 problem = Problem(
                     decorator.lineno, ast.unparse(decorator), "decorators of torch have no rule"
@@ -287,6 +286,10 @@ class Function:
 
     def _learn(self, node: ast.stmt) -> None:
         """Note what the names that a statement sets are from then on."""
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            self.scope.fresh -= {
+                a.id for a in node.value.args if isinstance(a, ast.Name)
+            }  # which a list may hold
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             return
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -304,6 +307,8 @@ class Function:
             else:
                 self.scope.tensors[name] = known
             self.scope.fresh.discard(name)
+            if isinstance(value, ast.Name):
+                self.scope.fresh.discard(value.id)  # which has two names from here on
             if is_new(value):
                 self.scope.fresh.add(name)
             if self.kinds.holds_layers(value):
@@ -369,7 +374,7 @@ class Function:
 def called_in(node: ast.AST) -> set[str]:
     """Return the names that a piece of code calls."""
     functions = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
-    return {function.id for function in functions if isinstance(function, ast.Name)}
+    return {ast.unparse(function) for function in functions if isinstance(function, ast.Name | ast.Attribute)}
 
 
 def taking_rngs(node: Any) -> Any:

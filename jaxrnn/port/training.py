@@ -73,18 +73,33 @@ def find_step(
         raise UntranslatedError("a backward pass with arguments; write the step by hand")
     loss, optimizer = (ast.unparse(s.value.func.value) for s in (block[index], steps[0]))  # type: ignore[attr-defined]
     clips = [s for s in block[index:] if isinstance(s, ast.Expr) and names.full(_function(s)) in _CLIP]
+    if any(block.index(clip) > block.index(steps[0]) for clip in clips):
+        raise UntranslatedError("gradients are clipped after the update, which does nothing in torch")
     gone = [block[index], *steps, *zeroed, *clips]
     before = [s for s in block[:index] if s not in gone]
     model = _model(optimizer, before, function)
     needed = _needed(before, loss)
+    if parts := [s for s in clips if ast.unparse(s.value.args[0]) != f"{model}.parameters()"]:  # type: ignore[attr-defined]
+        raise UntranslatedError(
+            f"line {parts[0].lineno} clips other gradients than those of {model}.parameters()"
+        )
     first = next((n for n, s in enumerate(before) if s in needed and model in used_in(s)), None)
     if first is None:
         raise UntranslatedError(f"nothing of {model!r} is seen in {loss!r}")
+    if leaving := [s for s in before[first:] if _leaves(s)]:
+        raise UntranslatedError(
+            f"line {leaving[0].lineno} leaves the step before its update; decide in compiled code, by jnp.where"
+        )
     # What else asks the model is there too: afterwards it would have other weights.
     inside = [s for s in before[first:] if s in needed or model in used_in(s)]
     if looked := [s for s in inside if _looks_at_numbers(s)]:
         raise UntranslatedError(
             f"line {looked[0].lineno} looks at a number in the middle of the step; do it afterwards"
+        )
+    held = {name for s in inside for name in used_in(s)} - {model}
+    if changing := sorted(held & _owners_changed(loop, function)):
+        raise UntranslatedError(
+            f"{changing[0]!r} changes between steps, and compiled code keeps what it was: hand it on as a number"
         )
     step = Step(model, optimizer, loss, inside, gone, _clipped(clips))
     changed, (free, bound) = _changed(loop), _free_and_bound(inside)
@@ -93,6 +108,23 @@ def find_step(
     given_back = dict.fromkeys([*bound, *(n for n in step.arguments if n in _changed(*inside))])
     step.kept = [name for name in given_back if name != loss and name in elsewhere]
     return step
+
+
+def _leaves(statement: ast.stmt) -> bool:
+    """Return whether a statement may leave the block that it is in."""
+    if isinstance(statement, ast.Return | ast.Break | ast.Continue):
+        return True
+    if isinstance(statement, ast.For | ast.While):
+        return any(isinstance(n, ast.Return) for n in ast.walk(statement))
+    parts = [s for name in ("body", "orelse", "finalbody") for s in getattr(statement, name, [])]
+    return any(map(_leaves, parts))
+
+
+def _owners_changed(loop: ast.stmt, function: ast.FunctionDef) -> set[str]:
+    """Return the names of what a loop sets attributes of, and globals that it sets."""
+    stored = [n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    owners = {n.value.id for n in stored if isinstance(n.value, ast.Name)}
+    return owners | {name for n in ast.walk(function) if isinstance(n, ast.Global) for name in n.names}
 
 
 def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:

@@ -73,6 +73,8 @@ x[x.size(0) - 1]
 
 # Statements in a function of x that returns y.
 STATEMENTS = {
+    "an item of an item": "y = torch.zeros(3, 1, 4)\ny[1][0][2] = 5.0\ny[0][0][1] += 2",
+    "an index that comes twice": "y = torch.zeros(3)\ny[torch.tensor([0, 0, 1])] += 1",
     "a row is set": """
 y = torch.zeros(3, 4)
 y[1] = x[0]

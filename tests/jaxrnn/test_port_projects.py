@@ -227,6 +227,54 @@ def plain(a, b):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "kind", ["unpacked", "in parts", "a dictionary", "a loss of one's own", "by a trainer"]
+)
+def test_batches_are_arrays_however_a_loop_takes_them_apart(torch, kind):
+    takes = {
+        "unpacked": "for batch in loader:\n        x, y = batch",
+        "in parts": "for batch in loader:\n        x = batch[0]\n        y = batch[1]",
+        "a dictionary": "for batch in loader:\n        x, y = batch['x'], batch['y']",
+        "a loss of one's own": "for x, y in loader:\n        half = x[:, :1] * 2",
+        "by a trainer": "for x, y in loader:\n        x = x.to(device)",
+    }[kind]
+    code = f"""
+import torch
+
+def crit(out, y):
+    return ((out.sum(1) - y) ** 2).mean()
+
+def train(model, loader, optimizer, device):
+    losses, right = [], 0
+    {takes}
+        optimizer.zero_grad()
+        loss = crit(model(x), y)
+        loss.backward()
+        optimizer.step()
+        right += (x.sum(1).round() == y).sum().item()
+        losses.append(loss.item())
+    return losses, right
+"""
+    found = port_source(code)
+    assert not found.untranslated
+    x, y = torch.arange(12.0).reshape(6, 2), torch.tensor([1.0, 0, 9, 0, 17, 0])
+    pairs = (
+        [{"x": a, "y": b} for a, b in zip(x, y, strict=True)]
+        if kind == "a dictionary"
+        else list(zip(x, y, strict=True))
+    )
+    loader = torch.utils.data.DataLoader(pairs, batch_size=3)
+    torch.manual_seed(0)
+    theirs, ours = torch.nn.Linear(2, 3), nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    jaxrnn.load_state_dict(ours, theirs.state_dict())
+    expected = executed(code)["train"](theirs, loader, torch.optim.SGD(theirs.parameters(), lr=1e-3), "cpu")
+    optimizer = nnx.Optimizer(ours, jaxrnn.optim.sgd(1e-3), wrt=nnx.Param)
+    losses, right = executed(found.code)["train"](ours, loader, optimizer)
+    np.testing.assert_allclose(losses, expected[0], rtol=1e-5)
+    assert right == expected[1] > 0
+
+
 def test_a_method_that_only_tensors_have_is_never_left_as_it_is():
     found = port_source("def pick(data, index):\n    return data.gather(1, index), data.unfold(0, 2, 1)\n")
     assert [problem.code for problem in found.untranslated] == [

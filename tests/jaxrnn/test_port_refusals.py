@@ -55,6 +55,10 @@ REFUSED = {
     "y = x.to(self.there)": ("x.to(self.there)", "device or a dtype"),
     "y = torch.utils.data.TensorDataset(*x)": ("TensorDataset(*x)", "one by one"),
     "y = x.view(dtype=torch.int32)": ("x.view(dtype=", "bitcast"),
+    "self.fc.weight.requires_grad = False; y = x": ("self.fc.weight.requires_grad", "Frozen"),
+    "self.fc.weight = self.fc.bias; y = x": ("self.fc.weight = self.fc.bias", "stored transposed"),
+    "y = x.sort()[0]": ("x.sort()", "no rule"),
+    "y = (x > 0).nonzero()": ("(x > 0).nonzero()", "no rule"),
     "x.view(-1)[0] = 1; y = x": ("x.view(-1)[0]", "by a view of it"),
     "self.last = x; y = x": ("self.last", "keeps nothing"),
     "y = nn.Linear(3, 4)(x)": ("nn.Linear(3, 4)", "__init__"),
@@ -110,6 +114,24 @@ LOOPS = {
     "a graph is kept": (
         "a.zero_grad(); l = model(x).sum(); l.backward(retain_graph=True); a.step()",
         "with arguments",
+    ),
+    "a guard before backward": (
+        "a.zero_grad(); l = model(x).sum()\n        if torch.isnan(l): continue\n        l.backward(); a.step()",
+        "leaves the step before its update",
+    ),
+    "a number that changes in an object": (
+        "data.beta = float(x.sum()); a.zero_grad(); l = model(x).sum() * data.beta; l.backward(); a.step()",
+        "'data' changes between steps",
+    ),
+    "a part is clipped": (
+        "a.zero_grad(); l = model(x).sum(); l.backward(); nn.utils.clip_grad_norm_(model.rnn.parameters(), 1.0); "
+        "a.step()",
+        "clips other gradients than those of model.parameters()",
+    ),
+    "clipped too late": (
+        "a.zero_grad(); l = model(x).sum(); l.backward(); a.step(); "
+        "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        "after the update",
     ),
     "no model is seen": ("a.zero_grad(); loss.backward(); a.step()", "no call of a model"),
 }
@@ -337,7 +359,7 @@ def test_a_method_without_gradients_is_noted_as_one_with_them():
                 return net.generate(x)
         """
     )
-    assert [note.code for note in found.notes] == ["@torch.no_grad()"]
+    assert [note.code for note in found.notes] == ["@torch.no_grad()", "@torch.inference_mode()"]
     assert "if a loss is made of it" in found.notes[0].why
     assert [problem.code for problem in found.untranslated] == ["torch.inference_mode()"]
     assert "@" not in found.code.replace("# Not translated: @", "")
@@ -419,6 +441,37 @@ def test_a_tensor_that_others_hold_is_noted_where_it_is_changed():
     )
     assert [note.code for note in found.notes] == ["y += 1", "x[0] = 2", "w[0] = 3"]
     assert "keep the old values" in found.notes[0].why
+
+
+def test_what_is_held_otherwise_than_in_torch_is_noted():
+    found = ported(
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = [nn.Linear(2, 2) for _ in range(2)]
+
+            def forward(self, x):
+                h = torch.tanh(x)
+                kept = h
+                h += 1
+                return kept + h
+
+        def run(model, x):
+            best, states = model.state_dict(), []
+            best = model.state_dict()
+            h = torch.zeros(3)
+            states.append(h)
+            h += model(x)
+            return best, states
+        """
+    )
+    assert not found.untranslated
+    noted = {note.code: note.why for note in found.notes}
+    assert "here they are trained" in noted["self.layers = [nn.Linear(2, 2) for _ in range(2)]"]
+    assert "keep the old values" in noted["h += 1"]
+    assert "keep the old values" in noted["h += model(x)"]
+    assert "a copy; torch's are the tensors themselves" in noted["best = model.state_dict()"]
 
 
 def test_old_ways_of_constructors_and_calls_are_known():

@@ -89,6 +89,9 @@ UNKNOWN = {
     "a loop that may end early": source("StepLR(optimizer, 3)").replace(
         "zero_grad()", "zero_grad()\n            if i: break"
     ),
+    "ahead of the epoch": source("StepLR(optimizer, 3)", step="pass").replace(
+        "        for i", "        scheduler.step()\n        for i"
+    ),
     "two places": source("StepLR(optimizer, 3)").replace("            pass", "            scheduler.step()"),
     "a size that comes later": source("StepLR(optimizer, late)").replace(
         "    for epoch", "    late = 3\n    for epoch"
