@@ -172,11 +172,13 @@ class Expressions(ast.NodeTransformer):
 
     def _optimizer(self, rule: Rule, node: ast.Call) -> ast.expr:
         """Rewrite an optimizer of all parameters of a model; for groups of them there is no rule."""
-        of = node.args[0] if node.args else None
+        named = {keyword.arg: keyword.value for keyword in node.keywords}
+        of = node.args[0] if node.args else named.pop("params", None)
+        keywords = [keyword for keyword in node.keywords if keyword.arg != "params"]
         if not (isinstance(of, ast.Call) and getattr(of.func, "attr", "") == "parameters"):
             raise UntranslatedError("only an optimizer of model.parameters() is known")
         model = of.func.value  # type: ignore[attr-defined]
-        rule_of = rule(self.with_arguments(ast.Call(node.func, node.args[1:], node.keywords)))
+        rule_of = rule(self.with_arguments(ast.Call(node.func, node.args[1:], keywords)))
         return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
 
     def _names_a_layer(self, function: ast.expr) -> bool:

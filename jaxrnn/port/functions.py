@@ -233,6 +233,9 @@ def _save(call: ast.Call, receiver: ast.expr | None = None) -> ast.expr:
 
 FUNCTIONS: dict[str, Rule] = {
     "torch.save": _save,
+    "torch.nn.Transformer.generate_square_subsequent_mask": rule(
+        "sz -> jaxrnn.Transformer.generate_square_subsequent_mask({sz})"
+    ),
     **{f"torch.nn.{torchs}": _loss(ours) for torchs, ours in _LOSSES.items()},
     **{f"torch.{name}": known for name, known in OF_TENSORS.items()},
     **{f"torch.nn.functional.{name}": rule(line) for name, line in _FUNCTIONAL.items()},

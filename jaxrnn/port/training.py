@@ -67,7 +67,8 @@ def find_step(
     zeroed = [s for s in block if _method(s) == "zero_grad"]
     if len(steps) != 1 or len(zeroed) != 1:
         raise UntranslatedError(
-            "the loop should call zero_grad, backward and step of one optimizer, once each"
+            "the loop should call zero_grad, backward and step of one optimizer, once each, by names of its own "
+            "(optimizer.step(), not self.optimizer.step())"
         )
     if block[index].value.args or block[index].value.keywords:  # type: ignore[attr-defined]
         raise UntranslatedError("a backward pass with arguments; write the step by hand")

@@ -57,6 +57,7 @@ torch.full((2, 3), 7.0), torch.eye(3), torch.tensor([1.0, 2.0]), torch.tensor(3)
 torch.from_numpy(np.arange(3.0)), torch.zeros_like(x), torch.ones_like(x, dtype=torch.int)
 torch.full_like(x, 2.0)
 torch.linspace(0, 1, 5), Variable(x), torch.is_tensor(x), torch.is_grad_enabled() is not None
+nn.Transformer.generate_square_subsequent_mask(3), x.narrow(1, 0, 1)
 x.narrow(1, 1, 2), x.narrow(0, 0, length=1), np.array([1.0, 2.0]).repeat(2), x.numpy().repeat(2, 1)
 x.type(torch.FloatTensor), x.type(torch.Tensor), x.type(torch.int32), (4 * x).type(torch.LongTensor)
 x.size(), x.size(0), x.size(dim=-1), x.shape, x.dim(), x.ndimension(), len(x), x.view(2, 6), x.view(-1)

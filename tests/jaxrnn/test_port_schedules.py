@@ -57,6 +57,9 @@ KNOWN = {
         "optim.lr_scheduler.LinearLR(optimizer, start_factor=0.5, total_iters=3)", by_epochs=False
     ),
     "a polynomial": source("optim.lr_scheduler.PolynomialLR(optimizer, total_iters=9)", by_epochs=False),
+    "parameters by name": source(
+        "StepLR(optimizer, 1)", optimizer="optim.SGD(params=model.parameters(), lr=0.1)"
+    ),
     "a rate by default": source("StepLR(optimizer, 1)", optimizer="torch.optim.RMSprop(model.parameters())"),
     "a rate by place": source(
         "StepLR(optimizer, 1, 0.2)", optimizer="optim.SGD(model.parameters(), 0.1, momentum=0.9)"
