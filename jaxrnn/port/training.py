@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jaxrnn.port.names import Names, used_in
+from jaxrnn.port.names import Names, free_in, used_in
 from jaxrnn.port.rules import UntranslatedError, rule
 
 _LOOKED_AT = {"item", "print", "tolist", "numpy"}  # of numbers, which are there only after the step
@@ -98,7 +98,7 @@ def find_step(
             f"line {looked[0].lineno} looks at a number in the middle of the step; do it afterwards"
         )
     held = {name for s in inside for name in used_in(s)} - {model}
-    if changing := sorted(held & _owners_changed(loop, function)):
+    if changing := sorted((held & _owners_changed(loop, function)) | _globals_read(held, names)):
         raise UntranslatedError(
             f"{changing[0]!r} changes between steps, and compiled code keeps what it was: hand it on as a number"
         )
@@ -126,6 +126,20 @@ def _owners_changed(loop: ast.stmt, function: ast.FunctionDef) -> set[str]:
     stored = [n for n in ast.walk(loop) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
     owners = {n.value.id for n in stored if isinstance(n.value, ast.Name)}
     return owners | {name for n in ast.walk(function) if isinstance(n, ast.Global) for name in n.names}
+
+
+def _globals_read(used: set[str], names: Names) -> set[str]:
+    """Return the globals that functions of the file set, and that those used here read."""
+    functions = names.functions.values()
+    changing = {
+        name for each in functions for n in ast.walk(each) if isinstance(n, ast.Global) for name in n.names
+    }
+    found, reached = set[str](), used & {*names.functions}
+    while changing and reached - found:
+        name = sorted(reached - found)[0]
+        found.add(name)
+        reached |= free_in(names.functions[name]) & {*names.functions}
+    return changing & {name for each in found for name in free_in(names.functions[each])}
 
 
 def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:

@@ -81,6 +81,7 @@ def executed(code):
 
 
 @pytest.mark.torch
+@pytest.mark.essential
 def test_metrics_of_a_loaders_batches_are_those_of_torch(torch):
     found = port_source(CLASSIFIER)
     assert not found.untranslated

@@ -146,6 +146,33 @@ def test_a_loop_that_trains_in_another_way_is_refused(name):
     assert "raise NotImplementedError" in found.code
 
 
+def test_a_global_that_changes_is_not_frozen_in_a_compiled_step():
+    source = """
+    SCALE = 1.0
+
+    def scaled(x):
+        return x * SCALE
+
+    def objective(x):
+        return scaled(x).sum()
+
+    def louder():
+        global SCALE
+        SCALE = 2.0
+
+    def train(model, optimizer, data):
+        for x in data:
+            optimizer.zero_grad()
+            loss = objective(model(x))
+            loss.backward()
+            optimizer.step()
+            louder()
+    """
+    (problem,) = ported(source).untranslated
+    assert "'SCALE' changes between steps" in problem.why
+    assert not ported(source.replace("global SCALE", "pass")).untranslated
+
+
 def test_a_training_step_clips_carries_a_state_and_sums_its_losses(torch):
     source = """
     class Net(nn.Module):

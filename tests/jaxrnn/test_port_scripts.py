@@ -81,6 +81,7 @@ def in_cells(text):
 
 
 @pytest.mark.torch
+@pytest.mark.essential
 def test_a_notebooks_cells_train_in_jax_as_they_do_in_torch(torch, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "course.ipynb"
