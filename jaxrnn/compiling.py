@@ -11,6 +11,9 @@ from flax import nnx
 
 _KEPT: dict[types.CodeType, deque[tuple[Any, Any]]] = {}
 _EACH = 4  # of one code, the last ones that differ in their values
+_UNCHANGING = (
+    jax.Array, type, types.ModuleType, types.CodeType, types.FunctionType, types.BuiltinFunctionType,
+)  # fmt: skip
 
 
 def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,46 +26,50 @@ def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
             @jaxrnn.compiled_once
             def step(model, optimizer, x, y): ...
 
-    The values that it takes from around it are the same if they cannot change and are equal: numbers, text, tuples,
-    functions with such values, arrays of JAX that are one. With any other value it is compiled again.
+    The values that it takes from around it and from its file, and those that functions of its file take, are the
+    same if they cannot change and are equal: numbers, text, tuples, functions, modules, arrays of JAX that are one.
+    With any other value it is compiled again.
     """
     kept = _KEPT.setdefault(function.__code__, deque(maxlen=_EACH))
+    described = _described(function, function.__globals__, ())
     for earlier, compiled in kept:
-        if _same(earlier, function):
+        if _same(earlier, described):
             return compiled
-    kept.append((function, nnx.jit(function)))
+    kept.append((described, nnx.jit(function)))
     return kept[-1][1]
+
+
+def _described(value: Any, file: dict[str, Any], inside: tuple[Any, ...]) -> Any:
+    """Return a value with each function of a file as its code and what it takes from elsewhere, as it is now."""
+    if isinstance(value, functools.partial):
+        value = (value.func, value.args, *sorted(value.keywords.items()))
+    if isinstance(value, tuple):
+        return tuple(_described(each, file, inside) for each in value)
+    if not isinstance(value, types.FunctionType) or value.__globals__ is not file:
+        return value
+    if value in inside:  # it calls itself
+        return value.__code__
+    taken = (
+        value.__defaults__,
+        *sorted((value.__kwdefaults__ or {}).items()),
+        *_around(value),
+        *_of_file(value),
+    )
+    return value.__code__, _described(taken, file, (*inside, value))
 
 
 def _same(first: Any, second: Any) -> bool:
     """Return whether two values are equal and cannot change."""
     if type(first) is not type(second):
         return False
-    if isinstance(first, types.FunctionType):
-        return first is second or (
-            first.__code__ is second.__code__
-            and first.__globals__ is second.__globals__
-            and _same(first.__defaults__, second.__defaults__)
-            and _same(_items(first.__kwdefaults__), _items(second.__kwdefaults__))
-            and _same(_around(first), _around(second))
-        )
-    if isinstance(first, functools.partial):
-        parts = ((each.func, each.args, _items(each.keywords)) for each in (first, second))
-        return _same(*parts)
     if isinstance(first, tuple):
         return len(first) == len(second) and all(map(_same, first, second))
     if isinstance(first, int | float | complex | str | bytes | None):
         return first == second
-    return first is second and isinstance(
-        first, jax.Array | type | types.BuiltinFunctionType | types.ModuleType
-    )
+    return first is second and isinstance(first, _UNCHANGING)
 
 
-def _items(of: Any) -> tuple[Any, ...] | None:
-    return None if of is None else tuple(sorted(of.items()))
-
-
-def _around(function: types.FunctionType) -> tuple[Any, ...]:
+def _around(function: types.FunctionType) -> list[Any]:
     """Return what a function takes from around it; an object of its own for what is not there yet."""
     found = []
     for cell in function.__closure__ or ():
@@ -70,4 +77,13 @@ def _around(function: types.FunctionType) -> tuple[Any, ...]:
             found.append(cell.cell_contents)
         except ValueError:
             found.append(object())
-    return tuple(found)
+    return found
+
+
+def _of_file(function: types.FunctionType) -> list[Any]:
+    """Return the values of the names at the top of its file that a function reads, in it or in one inside of it."""
+    codes = [function.__code__]
+    for code in codes:  # which grows on the way
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    names = sorted({name for code in codes for name in code.co_names} & function.__globals__.keys())
+    return [function.__globals__[name] for name in names]

@@ -10,7 +10,8 @@ from flax import nnx
 import jaxrnn
 from jaxrnn import compiling
 
-TRACED = []
+TRACED: list[int] = []
+note = TRACED.append  # which cannot change, as the list can
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def nothing_kept():
 
 def train(model, x, criterion, scale=1.0):
     def loss_of(model, x):
-        TRACED.append(1)
+        note(1)
         return criterion(model(x)) * scale
 
     @jaxrnn.compiled_once
@@ -86,3 +87,36 @@ def test_a_value_that_can_change_is_never_taken_for_the_same():
     before = train(model, x, through(other))
     other.kernel[...] = 3 * other.kernel[...]
     assert train(model, x, through(other)) == pytest.approx(3 * before)
+
+
+def test_a_name_at_the_top_of_the_file_that_changed_is_another_value():
+    code = """
+import jaxrnn
+from flax import nnx
+
+BETA, RUNNING = 1.0, []
+
+def weighted(x):
+    return sum(BETA * each for each in (x, x))
+
+def down(n):
+    return 1.0 if n == 0 else down(n - 1)
+
+def train(model, x):
+    @jaxrnn.compiled_once
+    def step(model, x):
+        note(1)
+        return weighted(model(x)).sum() * down(2)
+
+    return float(step(model, x))
+"""
+    names: dict = {"note": note}
+    exec(code, names)
+    model, x = nnx.Linear(4, 2, rngs=nnx.Rngs(0)), jnp.ones((3, 4))
+    before = names["train"](model, x)
+
+    def change():
+        names["BETA"] = 2.0
+        assert names["train"](model, x) == pytest.approx(2 * before)
+
+    assert traces(lambda: names["train"](model, x), change, lambda: names["train"](model, x)) == [0, 1, 0]
