@@ -70,10 +70,10 @@ class Assignments:
                 )
                 yield Problem(node.lineno, ast.unparse(node), why)
         function = value.func if isinstance(value, ast.Call) else None
-        if isinstance(function, ast.Attribute) and ast.unparse(function.value) in scope.called:
+        weights = isinstance(function, ast.Attribute) and function.attr == "state_dict" and function.value
+        if weights and ast.unparse(weights) in scope.called:
             why = "a copy; torch's are the tensors themselves, which training goes on changing"
-            if function.attr == "state_dict":
-                yield Problem(node.lineno, ast.unparse(node), why)
+            yield Problem(node.lineno, ast.unparse(node), why)
 
     def _held_by_flax(self, node: ast.Assign | ast.AnnAssign) -> ast.expr:
         """Return a value as a module of Flax can keep it: lists and dictionaries in its own kinds of them."""

@@ -69,7 +69,8 @@ class Port:
 
     def script(self, statements: list[ast.stmt], name: str) -> None:
         """Translate code at the top of a file as the body of a function of this name."""
-        body = ast.FunctionDef(name, ast.parse("lambda: 0", mode="eval").body.args, statements, [])  # type: ignore[attr-defined]
+        nothing = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        body = ast.FunctionDef(name, nothing, statements, [])
         draws = self.draws(statements, self.needing_rngs)
         scope = Scope(devices={*self.devices}, has_rngs=draws, called=called_in(body))
         function = replace(self._function(scope, set()), around=body)

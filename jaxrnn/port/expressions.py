@@ -6,7 +6,7 @@ from jaxrnn.port import loading
 from jaxrnn.port.drawing import DRAWING
 from jaxrnn.port.dropouts import DROPOUT, rate_of
 from jaxrnn.port.functions import DTYPES, FUNCTIONS, OPTIMIZERS, TENSORS
-from jaxrnn.port.kinds import Kinds, Scope, counted_module, is_first_parameter
+from jaxrnn.port.kinds import Kinds, Scope, counted_module, having_parameters, module_of_first_parameter
 from jaxrnn.port.methods import METHODS, SHARED, WITHOUT_RULES
 from jaxrnn.port.modules import LAYERS, MODULES
 from jaxrnn.port.names import Names
@@ -92,8 +92,7 @@ class Expressions(ast.NodeTransformer):
 
     def _call(self, node: ast.Call) -> ast.expr:
         name = self.names.of_torch(node.func)
-        if is_first_parameter(node):
-            model = node.args[0].func.value  # type: ignore[attr-defined]
+        if (model := module_of_first_parameter(node)) is not None:
             return fill("jax.tree.leaves(nnx.state({model}, nnx.Param))[0]", {"model": model})
         if name in OPTIMIZERS:
             return self._optimizer(OPTIMIZERS[name], node)
@@ -173,11 +172,10 @@ class Expressions(ast.NodeTransformer):
     def _optimizer(self, rule: Rule, node: ast.Call) -> ast.expr:
         """Rewrite an optimizer of all parameters of a model; for groups of them there is no rule."""
         named = {keyword.arg: keyword.value for keyword in node.keywords}
-        of = node.args[0] if node.args else named.pop("params", None)
+        model = having_parameters(node.args[0] if node.args else named.get("params"))
         keywords = [keyword for keyword in node.keywords if keyword.arg != "params"]
-        if not (isinstance(of, ast.Call) and getattr(of.func, "attr", "") == "parameters"):
+        if model is None:
             raise UntranslatedError("only an optimizer of model.parameters() is known")
-        model = of.func.value  # type: ignore[attr-defined]
         rule_of = rule(self.with_arguments(ast.Call(node.func, node.args[1:], keywords)))
         return fill("nnx.Optimizer({model}, {rule}, wrt=nnx.Param)", {"model": model, "rule": rule_of})
 
@@ -272,7 +270,7 @@ class Expressions(ast.NodeTransformer):
         if name == "split" and not (node.args or node.keywords):
             return False  # a text's
         head = self.names.full(receiver).partition(".")[0]
-        if head in {target.partition(".")[0] for target in self.names.imported.values()}:
+        if head in self.names.packages:
             return False  # numpy's, math's
         if isinstance(receiver, ast.Name) and receiver.id == "self":
             return False

@@ -82,7 +82,7 @@ class Kinds:
             or name in DRAWING
         ):
             return name.rpartition(".")[2] not in ("is_tensor", "split", "chunk", "unbind", "max", "min")
-        if is_first_parameter(node):
+        if module_of_first_parameter(node) is not None:
             return True
         if self._is_of_python(function):
             return False
@@ -102,8 +102,7 @@ class Kinds:
             return True
         while isinstance(function, ast.Attribute | ast.Subscript | ast.Call):
             function = function.func if isinstance(function, ast.Call) else function.value
-        others = {target.partition(".")[0] for target in self.names.imported.values()} - {"torch"}
-        return self.names.full(function).partition(".")[0] in others
+        return self.names.full(function).partition(".")[0] in self.names.packages - {"torch"}
 
     def dtype(self, node: ast.expr) -> str | None:
         """Return what a dtype of torch is in JAX, or "dtype" for that of a tensor; None for anything else."""
@@ -165,8 +164,7 @@ class Kinds:
         """Return whether a function is Python's, another package's, or one of this file."""
         head = self.names.full(function).partition(".")[0]
         of_file = {*self.names.functions, *self.names.classes}
-        others = {t.partition(".")[0] for t in self.names.imported.values()} - {"torch"}
-        return head in {*dir(builtins)} | of_file | others
+        return head in {*dir(builtins)} | of_file | (self.names.packages - {"torch"})
 
     def constructs_base(self, node: ast.stmt) -> bool:
         """Return whether it is ``super().__init__(...)``."""
@@ -210,35 +208,32 @@ class Kinds:
         return function.attr in _OVERWRITING and bool(words & {"weight", "bias", "data"})
 
 
+def having_parameters(node: ast.AST | None) -> ast.expr | None:
+    """Return the module in ``module.parameters()``, or None."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "parameters":
+        return node.func.value
+    return None
+
+
 def counted_module(node: ast.GeneratorExp) -> ast.expr | None:
     """Return the module in ``(p.numel() for p in module.parameters() if p.requires_grad)``, or None."""
-    (loop, *more), of = node.generators, node.generators[0].iter
-    if more or not (
-        isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute) and of.func.attr == "parameters"
-    ):
-        return None
+    loop, *more = node.generators
     name = ast.unparse(loop.target)
-    counts = ast.unparse(node.elt) == f"{name}.numel()"
+    counts = ast.unparse(node.elt) == f"{name}.numel()" and not more
     trained = all(ast.unparse(each) == f"{name}.requires_grad" for each in loop.ifs)
-    return of.func.value if counts and trained else None
+    return having_parameters(loop.iter) if counts and trained else None
 
 
-def is_first_parameter(node: ast.AST) -> bool:
-    """Return whether it is ``next(module.parameters())``, which is asked for its dtype and device."""
-    given = node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else None
-    return (
-        getattr(getattr(node, "func", None), "id", "") == "next"
-        and isinstance(given, ast.Call)
-        and getattr(given.func, "attr", "") == "parameters"
-    )
+def module_of_first_parameter(node: ast.Call) -> ast.expr | None:
+    """Return the module in ``next(module.parameters())``, which is asked for its dtype and device, or None."""
+    is_next = isinstance(node.func, ast.Name) and node.func.id == "next" and len(node.args) == 1
+    return having_parameters(node.args[0]) if is_next else None
 
 
 def _root(node: ast.expr) -> str:
     """Return the name of which an expression is a part, or what a method returned."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
-        node = (
-            node.func
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            else (node.value if isinstance(node, ast.Attribute | ast.Subscript) else ast.Constant(None))
-        )
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute):
+            return ""
+        node = node.func if isinstance(node, ast.Call) else node.value
     return getattr(node, "id", "")

@@ -23,6 +23,7 @@ class Names:
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }
+        self.packages = {target.partition(".")[0] for target in self.imported.values()}
         self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
         self.classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
         self.stars = [

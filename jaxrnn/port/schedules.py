@@ -33,9 +33,7 @@ class Schedule:
     made: ast.Assign
     optimizer: ast.Assign
     steps: list[ast.stmt]
-    per: ast.expr | None = (
-        None  # what the loop over an epoch's updates goes through, if it is stepped by epochs
-    )
+    per: ast.expr | None = None  # of one that is stepped by epochs, what a loop over updates goes through
 
     def lines(self) -> tuple[ast.Call, ast.Assign]:
         """Return the call that makes the schedule, for `SCHEDULERS`, and the optimizer that is made with it."""
