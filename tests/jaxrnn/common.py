@@ -23,6 +23,13 @@ def mostly_slow(values: Any, *, fast: tuple[Any, ...]) -> list[Any]:
     return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+def executed(code: str, name: str = "ported") -> dict[str, Any]:
+    """Return what code binds, run as a module of this name."""
+    found: dict[str, Any] = {"__name__": name}
+    exec(compile(code, name, "exec"), found)
+    return found
+
+
 def draw(seed: int, *shape: int) -> np.ndarray:
     """Return standard normal numbers, the same that `tests.torch_ref.common.draw` gives."""
     return np.random.default_rng(seed).standard_normal(shape)

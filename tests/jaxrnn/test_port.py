@@ -16,7 +16,7 @@ import parity
 from jaxrnn.port import port_file, port_source
 from jaxrnn.port.functions import FUNCTIONS
 from jaxrnn.port.methods import METHODS
-from tests.jaxrnn.common import draw
+from tests.jaxrnn.common import draw, executed
 from tests.jaxrnn.port_snippets import STATEMENTS, TENSORS
 
 pytestmark = pytest.mark.torch
@@ -33,11 +33,9 @@ from torch.autograd import Variable
 """
 
 
-def executed(code: str) -> types.ModuleType:
-    """Return the module that code makes."""
-    module = types.ModuleType("ported")
-    exec(compile(code, "ported", "exec"), module.__dict__)
-    return module
+def module_of(code: str) -> types.SimpleNamespace:
+    """Return what code binds, as attributes."""
+    return types.SimpleNamespace(**executed(code))
 
 
 def original(name: str) -> Any:
@@ -45,11 +43,11 @@ def original(name: str) -> Any:
     return importlib.import_module(f"tests.jaxrnn.port_sources.{name}")
 
 
-def ported(name: str) -> types.ModuleType:
+def ported(name: str) -> types.SimpleNamespace:
     """Return what is made of it, all of which has to be translated."""
     result = port_file(SOURCES / f"{name}.py")
     assert not result.untranslated
-    return executed(result.code)
+    return module_of(result.code)
 
 
 def flat(value: Any) -> list[np.ndarray]:
@@ -69,8 +67,8 @@ def both_ways(source: str, torch: Any) -> tuple[list[np.ndarray], list[np.ndarra
     result = port_source(IMPORTS + source, ["f"])
     assert not result.untranslated
     x = np.asarray(POSITIVE, np.float32)
-    theirs = executed(IMPORTS + source).f(torch.from_numpy(x))
-    return flat(executed(result.code).f(jnp.asarray(x))), flat(theirs)
+    theirs = module_of(IMPORTS + source).f(torch.from_numpy(x))
+    return flat(module_of(result.code).f(jnp.asarray(x))), flat(theirs)
 
 
 def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn.port import port_source
+from tests.jaxrnn.common import executed
 
 CLASSIFIER = """
 import torch
@@ -71,13 +72,6 @@ def evaluate(model, loader, criterion):
             right += torch.sum(out.argmax(dim=1) == y).item()
     return total, right
 """
-
-
-def executed(code):
-    """Return what code binds."""
-    found: dict = {"__name__": "project"}
-    exec(compile(code, "project", "exec"), found)
-    return found
 
 
 @pytest.mark.torch

@@ -16,6 +16,7 @@ from flax import nnx
 import jaxrnn
 from jaxrnn.cli import main
 from jaxrnn.port import port_file, port_source
+from tests.jaxrnn.common import executed
 
 SOURCES = Path(__file__).parent / "port_sources"
 HEAD = "import random\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n"
@@ -24,13 +25,6 @@ HEAD = "import random\nimport torch\nimport torch.nn.functional as F\nfrom torch
 def ported(body: str, *wanted: str):
     """Return what is made of classes and functions behind the usual imports."""
     return port_source(HEAD + textwrap.dedent(body), wanted)
-
-
-def names_in(code: str) -> dict:
-    """Return what code binds."""
-    found: dict = {}
-    exec(compile(code, "ported", "exec"), found)
-    return found
 
 
 # A line of a forward pass, what is named, and part of why.
@@ -92,7 +86,7 @@ class Net(nn.Module):
     assert why in problem.why
     assert problem.code.splitlines()[0] in source.splitlines()[problem.line - 1].replace('"', "'")
     assert "# Not translated: " in found.code
-    net = names_in(found.code)["Net"](rngs=nnx.Rngs(0))
+    net = executed(found.code)["Net"](rngs=nnx.Rngs(0))
     assert net(jnp.ones((3, 4)), early=True).shape == (3, 4)
     with pytest.raises(NotImplementedError, match="not translated"):
         net(jnp.ones((3, 4)))
@@ -207,7 +201,7 @@ def test_a_training_step_clips_carries_a_state_and_sums_its_losses(torch):
     found = port_source(source)
     assert not found.untranslated
     torch.manual_seed(0)
-    theirs, made = names_in(source), names_in(found.code)
+    theirs, made = executed(source), executed(found.code)
     network = theirs["Net"]()
     twin = made["Net"](rngs=nnx.Rngs(0))
     jaxrnn.load_state_dict(twin, network.state_dict())
@@ -271,11 +265,11 @@ def test_a_training_step_is_found_however_its_loss_is_written(torch, name, norm)
     jaxrnn.load_state_dict(ours, theirs.state_dict())
     x = np.sin(np.arange(16.0)).reshape(2, 4, 2).astype(np.float32)
     y = np.cos(np.arange(24.0)).reshape(2, 4, 3).astype(np.float32)
-    expected = names_in(source)["train"](
+    expected = executed(source)["train"](
         theirs, torch.optim.SGD(theirs.parameters(), lr=0.5), torch.from_numpy(x), torch.from_numpy(y)
     )
     rule = nnx.Optimizer(ours, jaxrnn.optim.sgd(0.5), wrt=nnx.Param)
-    loss, last = names_in(found.code)["train"](ours, rule, jnp.asarray(x), jnp.asarray(y))
+    loss, last = executed(found.code)["train"](ours, rule, jnp.asarray(x), jnp.asarray(y))
     np.testing.assert_allclose(loss, expected[0].detach(), rtol=1e-5)
     np.testing.assert_allclose(last, expected[1].detach(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
@@ -334,8 +328,8 @@ def main(model, loader, dev):
     torch.manual_seed(0)
     theirs, ours = torch.nn.Linear(6, 4), nnx.Linear(6, 4, rngs=nnx.Rngs(0))
     jaxrnn.load_state_dict(ours, theirs.state_dict())
-    expected = names_in(HEAD + source)["main"](theirs, loader, "cpu")
-    losses = names_in(found.code)["main"](ours, loader, "cpu")
+    expected = executed(HEAD + source)["main"](theirs, loader, "cpu")
+    losses = executed(found.code)["main"](ours, loader, "cpu")
     # Six steps in float32 of a linear map.
     np.testing.assert_allclose(losses, expected, rtol=2e-5)
     for name, value in theirs.state_dict().items():
@@ -362,7 +356,7 @@ def test_code_without_a_translation_outside_of_functions_stops_no_import():
 
         """
     )
-    net = names_in(found.code)["Net"]()
+    net = executed(found.code)["Net"]()
     with pytest.raises(NameError, match="noise"):
         net(jnp.ones(3))
     assert [problem.code for problem in found.untranslated] == ["torch.randn(3)", "torch.rand(2)"]
@@ -390,7 +384,7 @@ def test_a_method_without_gradients_is_noted_as_one_with_them():
     assert "if a loss is made of it" in found.notes[0].why
     assert [problem.code for problem in found.untranslated] == ["torch.inference_mode()"]
     assert "@" not in found.code.replace("# Not translated: @", "")
-    assert names_in(found.code)["evaluate"](type("Doubling", (), {"generate": lambda _, x: 2 * x})(), 3) == 6
+    assert executed(found.code)["evaluate"](type("Doubling", (), {"generate": lambda _, x: 2 * x})(), 3) == 6
 
 
 def test_comments_layout_and_what_is_not_of_torch_stay():
@@ -525,7 +519,7 @@ def test_old_ways_of_constructors_and_calls_are_known():
     )
     assert not found.untranslated
     assert [note.code for note in found.notes] == ["self.apply(self.draw)", "nn.init.ones_(m.weight)"]
-    net, x = names_in(found.code)["Net"](rngs=nnx.Rngs(0)), jnp.ones((2, 3))
+    net, x = executed(found.code)["Net"](rngs=nnx.Rngs(0)), jnp.ones((2, 3))
     np.testing.assert_array_equal(net(x), 2 * net.fc(x))
 
 
@@ -550,8 +544,8 @@ def test_what_a_loop_changes_is_an_argument_of_its_step(torch):
     data = np.arange(6.0, dtype=np.float32).reshape(3, 2)
     theirs, ours = torch.nn.Linear(2, 1), nnx.Linear(2, 1, rngs=nnx.Rngs(0))
     jaxrnn.load_state_dict(ours, theirs.state_dict())
-    expected = names_in(source)["train"](theirs, [], list(torch.from_numpy(data)))
-    assert names_in(found.code)["train"](ours, [], list(jnp.asarray(data))) == pytest.approx(
+    expected = executed(source)["train"](theirs, [], list(torch.from_numpy(data)))
+    assert executed(found.code)["train"](ours, [], list(jnp.asarray(data))) == pytest.approx(
         expected, rel=1e-5
     )
 
@@ -581,7 +575,7 @@ def test_classes_that_are_no_modules_and_frozen_parameters_are_translated():
     )
     assert not found.untranslated
     assert "@dataclasses.dataclass\nclass Scale:" in found.code
-    net, x = names_in(found.code)["Net"](3, rngs=nnx.Rngs(0)), jnp.ones((2, 4, 3))
+    net, x = executed(found.code)["Net"](3, rngs=nnx.Rngs(0)), jnp.ones((2, 4, 3))
     gru = jaxrnn.GRU(3, 3, batch_first=True, rngs=nnx.Rngs(1))
     jaxrnn.load_state_dict(gru, {k: v for k, v in jaxrnn.state_dict(net).items() if k != "gain"})
     np.testing.assert_allclose(net(x), np.tanh(gru(x)[0] * 2) * 3, rtol=1e-5)
@@ -602,7 +596,7 @@ def test_decorators_of_torch_are_taken_away_and_named():
         """
     )
     assert [problem.code for problem in found.untranslated] == ["torch.jit.export"]
-    assert names_in(found.code)["Net"]()(jnp.ones(2)).tolist() == [2.0, 2.0]
+    assert executed(found.code)["Net"]()(jnp.ones(2)).tolist() == [2.0, 2.0]
 
 
 @pytest.mark.slow
@@ -649,7 +643,7 @@ def test_a_base_class_and_what_a_class_uses_come_along():
         "Net",
     )
     assert not found.untranslated
-    made = names_in(found.code)
+    made = executed(found.code)
     assert {"helper", "Base", "Middle", "Net"} <= made.keys()
     assert "Unused" not in made
     assert made["Net"](3, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape == (2, 3)

@@ -6,6 +6,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn.port import port_source
+from tests.jaxrnn.common import executed
 
 LOOP = """
 import torch
@@ -35,13 +36,6 @@ def source(scheduler, *, optimizer=ADAM, loop="loader", by_epochs=True, step=STE
     """Return a function that trains with a scheduler."""
     places = {"in_epoch": step if by_epochs else "pass", "in_update": "pass" if by_epochs else step}
     return LOOP.format(optimizer=optimizer, scheduler=scheduler, loop=loop, **places)
-
-
-def executed(code):
-    """Return what code binds."""
-    found: dict = {}
-    exec(compile(code, "schedules", "exec"), found)
-    return found
 
 
 KNOWN = {

@@ -8,6 +8,7 @@ from flax import nnx
 
 import jaxrnn
 from jaxrnn.port import port_file, port_source
+from tests.jaxrnn.common import executed
 
 NOTEBOOK = """
 # %% what the others need
@@ -89,17 +90,15 @@ def test_a_notebooks_cells_train_in_jax_as_they_do_in_torch(torch, tmp_path, mon
     found = port_file(path)
     assert not found.untranslated
     assert [note.code for note in found.notes] == ["torch.manual_seed(0)"]
-    theirs: dict = {"__name__": "theirs"}
     torch.manual_seed(3)
     loads = 'model.load_state_dict(torch.load("start.pt", map_location=device))'
     saving = NOTEBOOK.replace(loads, 'torch.save(model.state_dict(), "start.pt")')
-    exec(compile(saving, "theirs", "exec"), theirs)
+    executed(saving, "theirs")
     expected = dict(np.load("numbers.npz")), torch.load("end.pt")
     printed = capsys.readouterr().out
     for file in ("numbers.npz", "end.pt"):
         (tmp_path / file).unlink()
-    ours: dict = {"__name__": "__main__"}
-    exec(compile(found.code, "ours", "exec"), ours)
+    ours = executed(found.code, "__main__")
     assert capsys.readouterr().out == printed
     # Twelve steps of Adam in float32.
     np.testing.assert_allclose(np.load("numbers.npz")["hist"], expected[0]["hist"], rtol=2e-4)
@@ -157,8 +156,7 @@ def test_what_draws_takes_a_stream_from_the_entry_of_a_script_on(capsys):
         "def main(rows, *, rngs",
     ):
         assert header in found.code
-    ours: dict = {"__name__": "__main__"}
-    exec(compile(found.code, "ours", "exec"), ours)
+    ours = executed(found.code, "__main__")
     assert capsys.readouterr().out == "(4, 1)\n"
     first, again, other = (ours["main"](2, rngs=nnx.Rngs(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -178,8 +176,7 @@ def test_weights_of_a_network_that_others_run_are_saved_and_loaded(tmp_path, mon
 """
     found = port_source(SCRIPT + lines)
     assert not found.untranslated
-    made: dict = {"__name__": "__main__"}
-    exec(compile(found.code, "ours", "exec"), made)
+    made = executed(found.code, "__main__")
     for name, value in jaxrnn.state_dict(made["net"]).items():
         np.testing.assert_array_equal(made["best"][name], value)
 
@@ -189,8 +186,7 @@ def test_a_script_with_a_main_and_code_at_the_top_keeps_both():
         SCRIPT.replace("if __name__", "net = Net(3)\nprint(net(data(2)).shape)\n\nif __name__")
     )
     assert not found.untranslated
-    names: dict = {"__name__": "imported"}
-    exec(compile(found.code, "ours", "exec"), names)
+    names = executed(found.code, "imported")
     assert {"main", "script", "Net"} <= {*names}
 
 
