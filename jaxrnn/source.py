@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,12 @@ class Source:
         first = getattr(node, "lineno", 1)
         last = getattr(node, "end_lineno", None) or first
         return any(rule in self.ignored.get(line, ()) for line in range(first, last + 1))
+
+
+def blocks_of(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Yield the lists of statements in a statement, not those within these."""
+    found = (getattr(node, name, None) for name in ("body", "orelse", "finalbody"))
+    yield from (each for each in found if isinstance(each, list))
 
 
 def find_modules_here() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jaxrnn.port.names import Names, free_in, used_in
 from jaxrnn.port.rules import UntranslatedError, rule
+from jaxrnn.source import blocks_of
 
 _LOOKED_AT = {"item", "print", "tolist", "numpy"}  # of numbers, which are there only after the step
 _CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "add", "popleft", "appendleft"}
@@ -117,8 +118,7 @@ def _leaves(statement: ast.stmt) -> bool:
         return True
     if isinstance(statement, ast.For | ast.While):
         return any(isinstance(n, ast.Return) for n in ast.walk(statement))
-    parts = [s for name in ("body", "orelse", "finalbody") for s in getattr(statement, name, [])]
-    return any(map(_leaves, parts))
+    return any(_leaves(inner) for block in blocks_of(statement) for inner in block)
 
 
 def _owners_changed(loop: ast.stmt, function: ast.FunctionDef) -> set[str]:
@@ -143,11 +143,9 @@ def _globals_read(used: set[str], names: Names) -> set[str]:
 
 
 def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Yield the lists of statements in a piece of code."""
+    """Yield all lists of statements in a piece of code."""
     for child in ast.walk(node):
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(block := getattr(child, name, None), list):
-                yield block
+        yield from blocks_of(child)
 
 
 def _function(statement: ast.stmt) -> ast.expr:

@@ -23,6 +23,7 @@ from jaxrnn.doctor.loops import (
 from jaxrnn.doctor.program import Program
 from jaxrnn.doctor.rules.rule import STEP, Hit, Rule, training_loop
 from jaxrnn.doctor.values import Bound, Instance, Made, Value
+from jaxrnn.source import blocks_of
 
 # Gradients -------------------------------------------------------------------------------------------------------
 
@@ -75,14 +76,8 @@ def _made_within(program: Program, loop: ast.AST, stepped: Sequence[ast.Call]) -
 
 def _clipping(program: Program) -> Iterator[Hit]:
     for node in program.nodes:
-        for body in _blocks(node):
+        for body in blocks_of(node):
             yield from _clipped_late(program, body)
-
-
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Yield the lists of statements in a statement."""
-    found = (getattr(node, name, None) for name in ("body", "orelse", "finalbody"))
-    yield from (each for each in found if isinstance(each, list))
 
 
 def _clipped_late(program: Program, body: Sequence[ast.stmt]) -> Iterator[Hit]:
@@ -175,7 +170,7 @@ def _beside(parent: ast.AST, node: ast.AST) -> tuple[list[ast.stmt], list[ast.st
     """Return the statements in front of one and behind it; those of other branches are in front."""
     front: list[ast.stmt] = []
     behind: list[ast.stmt] = []
-    for block in _blocks(parent):
+    for block in blocks_of(parent):
         number = block.index(node) if node in block else len(block)
         front += block[:number]
         behind += block[number + 1 :]
