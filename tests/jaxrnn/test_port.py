@@ -80,6 +80,7 @@ def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
         np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("line", TENSORS.strip().splitlines())
 @pytest.mark.filterwarnings("ignore:.*")  # of float64, which JAX without x64 makes float32
 def test_a_translated_line_computes_what_torchs_line_computes(torch, line):
