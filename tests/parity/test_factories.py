@@ -138,7 +138,8 @@ def test_a_module_that_is_not_there_is_told_from_one_that_fails():
 def test_what_a_file_raises_is_said_and_the_file_can_be_tried_again(text, words):
     write("broken.py", text)
     assert words in refusal("broken.py:make")
-    write("broken.py", "def make(): return 'mended now'\n")
+    # Of another size: Python tells a file that has changed by its size and its second.
+    write("broken.py", "def make():\n    return 'mended now'\n\n\nDONE = True\n")
     assert load_model("--reference", "broken.py:make")() == "mended now"
 
 
