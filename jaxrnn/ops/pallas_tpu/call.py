@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxrnn.cells import Cell
 from jaxrnn.ops import loop, scan
+from jaxrnn.ops.joined_rows import join
 from jaxrnn.ops.loop import Layer, Recurrence
 from jaxrnn.ops.pallas_tpu import chunks
 from jaxrnn.ops.pallas_tpu.backward import Gradients
@@ -137,42 +138,13 @@ def _unpack(blocks: Blocks, inputs: Recurrence, found: Gradients) -> Recurrence:
 
 def _join(static: _Static, leaves: Sequence[Any], axes: Sequence[int | None]) -> list[Any] | None:
     """Return the results of calls that share their weights: their rows, joined, are one call."""
-    inputs, where = (jax.tree.unflatten(static.structure, each) for each in (leaves, axes))
-    if jax.tree.leaves(where.layers):
+    found = join(*(jax.tree.unflatten(static.structure, each) for each in (leaves, axes)))
+    if found is None:
         return None
-    count = next(leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None)
-
-    def joined(array: jax.Array, axis: int | None, rows: int) -> jax.Array:
-        """Put what is batched before the rows, and join both."""
-        if axis is None:
-            array = jnp.broadcast_to(
-                jnp.expand_dims(array, rows), (*array.shape[:rows], count, *array.shape[rows:])
-            )
-        else:
-            array = jnp.moveaxis(array, axis, rows)
-        return array.reshape(*array.shape[:rows], -1, array.shape[-1])
-
-    along_time: list[Any] = [
-        None if array is None else joined(array, axis, 1)
-        for array, axis in zip(
-            (inputs.x, inputs.valid, inputs.restart), (where.x, where.valid, where.restart), strict=True
-        )
-    ]
-    (state,), (of_state,) = inputs.states, where.states
-    state = static.blocks.cell.state(*(joined(s, axis, 0) for s, axis in zip(state, of_state, strict=True)))
-    x, valid, restart = along_time
-    whole = Recurrence(x, inputs.layers, (state,), valid, restart)
-    blocks = static.blocks
+    whole, blocks = found.whole, static.blocks
     rows = block_rows(_size(blocks.cell, whole), blocks.steps, blocks.vmem_bytes)
-    blocks = blocks._replace(rows=rows)
-    h, *final = RECURRENCE(static._replace(blocks=blocks), *jax.tree.leaves(whole))
-
-    def apart(array: jax.Array) -> jax.Array:
-        """Undo `joined`, and put what is batched first."""
-        cut = array.reshape(*array.shape[:-2], count, -1, array.shape[-1])
-        return jnp.moveaxis(cut, -3, 0)
-
-    return [apart(array) for array in (h, *final)]
+    results = RECURRENCE(static._replace(blocks=blocks._replace(rows=rows)), *jax.tree.leaves(whole))
+    return found.apart(results)
 
 
 def _cut(array: jax.Array, rows: int, hidden: int) -> jax.Array:
