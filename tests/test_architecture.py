@@ -53,13 +53,14 @@ def modules_of(*packages: str) -> dict[str, Path]:
 
 
 MODULES = modules_of("jaxrnn", "torch_ref", "parity", "benchmarks")
+COMPILED = {"jaxrnn.ops.native._kernels"}  # of C++, which imports nothing
 IMPORTS = {name: list(imports_in(ast.parse(path.read_text("utf-8")))) for name, path in MODULES.items()}
 
 
 def target(name: str) -> str:
     """The module that an import reaches: "jaxrnn.ops" for `from jaxrnn.ops import unroll`."""
     parent = name.rpartition(".")[0]
-    return parent if name not in MODULES and parent in MODULES else name
+    return parent if name not in {*MODULES, *COMPILED} and parent in MODULES else name
 
 
 def reached(module: str, follow: Callable[[Import], bool] = lambda found: True) -> set[str]:

@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells import Cell, Parameters, State, carry_dtype
 from jaxrnn.linear_cells import LinearCell
-from jaxrnn.ops import cudnn, linear, pallas_gpu, pallas_tpu, reference, scan
+from jaxrnn.ops import cudnn, linear, native, pallas_gpu, pallas_tpu, reference, scan
 from jaxrnn.ops.memory import Memory, Size, resolve
 from jaxrnn.ops.planning import Target, target
 from jaxrnn.ops.quasi_deer import QuasiDeer
 
 ANYWHERE = ("reference", "scan", "quasi_deer")
-OF_SOME = ("cudnn", "pallas")  # platforms, cells and sizes
+OF_SOME = ("native", "cudnn", "pallas")  # platforms, cells and sizes
 IMPLEMENTATIONS = ANYWHERE + OF_SOME
 
 
@@ -44,13 +44,15 @@ def unroll(
     * `resets` marks the steps at which a new sequence begins inside a row: no state crosses such a mark, in
       either direction. The first sequence of a row starts from `state`, the others from zeros.
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
-    * `implementation`: "scan"; "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
+    * `implementation`: "scan"; "native" (compiled kernels for a CPU, float32, without projection, see
+      `jaxrnn.ops.native`); "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
       "pallas" (one kernel for all steps: on a TPU, see `jaxrnn.ops.pallas_tpu`; on a Hopper GPU, experimental, see
       `jaxrnn.ops.pallas_gpu`); "quasi_deer", or a `QuasiDeer` with its options (all steps at once, see
       `jaxrnn.ops.quasi_deer`); "reference"; or None for the fastest that applies, "quasi_deer" left out and
       "pallas" on TPUs only. Unless `precision` is HIGHEST, products on an NVIDIA GPU are TensorFloat32 (10 bits of
       mantissa), by cuDNN as by XLA, and on a TPU bfloat16.
-    * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; by "scan", and "pallas" on a TPU.
+    * `memory`: what the backward pass keeps, see `jaxrnn.ops.memory.resolve`; by "scan", and "pallas" on a TPU;
+      "native" knows "gates" and segments.
 
     A `LinearCell` is computed in one way, see `jaxrnn.ops.linear`, and takes neither `implementation` nor `memory`.
     The state is carried in float32 for bfloat16 and float16 inputs, and returned in the dtype of `x`.
@@ -100,9 +102,9 @@ def unroll_layers(
         policy = resolve(memory, _size(cell, layers, x, bidirectional))
     planned_for = target()
     on_tpu = implementation == "pallas" and planned_for.platform == "tpu"
-    if policy != Memory() and implementation not in (None, "scan") and not on_tpu:
+    if policy != Memory() and implementation not in (None, "scan", "native") and not on_tpu:
         raise NotImplementedError(
-            f"memory={memory!r} is there in implementation='scan', and in 'pallas' on a TPU, not in "
+            f"memory={memory!r} is there in implementation='scan', in 'native' and in 'pallas' on a TPU, not in "
             f"{implementation!r} on this {planned_for.platform}. Leave implementation at None."
         )
     return _unroll(
@@ -155,6 +157,8 @@ def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
     """Return the implementation that should be the fastest of those that serve a request."""
     if pallas_tpu.is_chosen(cell, layers, x.swapaxes(0, 1), states, target=target):
         return "pallas"
+    if native.is_chosen(cell, layers, x.swapaxes(0, 1), states, memory=memory, target=target):
+        return "native"
     like = {"resets": resets} | {name: options[name] for name in ("bidirectional", "precision")}
     if memory == Memory() and cudnn.is_chosen(cell, layers, x, states, **like):
         return "cudnn"
@@ -164,6 +168,8 @@ def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
 def _unroll_by(implementation: Any, memory: Memory, target: Target) -> Any:
     if implementation == "scan":
         return partial(scan.unroll, memory=memory, platform=target.platform)
+    if implementation == "native":
+        return partial(native.unroll, memory=memory, target=target)
     if implementation == "pallas" and target.platform == "tpu":
         return partial(pallas_tpu.unroll, memory=memory, target=target)
     if callable(implementation):

@@ -339,6 +339,7 @@ def test_a_budget_too_small_says_what_the_leanest_policy_needs():
 def test_other_implementations_refuse_a_policy(implementation):
     layer = jaxrnn.LSTM(I, H, memory="h", implementation=implementation, rngs=nnx.Rngs(0))
     with pytest.raises(
-        NotImplementedError, match="there in implementation='scan', and in 'pallas' on a TPU, not in"
+        NotImplementedError,
+        match="there in implementation='scan', in 'native' and in 'pallas' on a TPU, not in",
     ):
         layer(jnp.zeros((T, B, I)))

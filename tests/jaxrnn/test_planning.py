@@ -79,7 +79,8 @@ def test_what_is_planned_for_another_platform_is_planned_for_it_alone():
 
     def gradient():  # a new function each time; the unroll within is compiled, and remembered, by itself
         def loss(params):
-            return ops.unroll(cells.LSTM, params, jnp.zeros((64, 200, 8)), state)[0].sum()
+            x = jnp.zeros((64, 200, 8))
+            return ops.unroll(cells.LSTM, params, x, state, implementation="scan")[0].sum()
 
         return str(jax.make_jaxpr(jax.grad(loss))(params))
 

@@ -306,7 +306,7 @@ def test_options_that_mean_nothing_are_refused():
         QuasiDeer(tolerance=0.0)
     with pytest.raises(ValueError, match=r"max_iterations=0 should be positive. implementation='scan'"):
         QuasiDeer(max_iterations=0)
-    with pytest.raises(NotImplementedError, match=r"memory='carry' is there in implementation='scan', and"):
+    with pytest.raises(NotImplementedError, match=r"memory='carry' is there in implementation='scan', in"):
         ops.unroll(cells.GRU, *drawn(cells.GRU, 1, 3, 4), implementation="quasi_deer", memory="carry")
 
 

@@ -269,6 +269,7 @@ def test_an_input_gradient_alone_computes_no_weight_gradients():
 
 def test_an_unknown_implementation_is_refused_by_name():
     with pytest.raises(
-        ValueError, match=r"'fast' is not one of \['cudnn', 'pallas', 'quasi_deer', 'reference', 'scan'\]"
+        ValueError,
+        match=r"'fast' is not one of \['cudnn', 'native', 'pallas', 'quasi_deer', 'reference', 'scan'\]",
     ):
         ops.unroll(cells.LSTM, *plain(cells.LSTM, dtype=jnp.float32), implementation="fast")

@@ -1,0 +1,407 @@
+// The loop over time in reverse, with the gradients of weights and of x a chunk of steps at a time.
+
+template <typename Cell>
+struct BackwardSpace : Layout<Cell> {
+  static constexpr int H_GATES = Cell::PRE - Cell::FIRST_H;
+  static constexpr int SUMS = Cell::PRE + Cell::OWN;
+  int64_t chunk, wide, slots, batch;
+  float *weight_ih, *weight_hh, *weight_hr, *d_pre, *dh, *dc, *d_out, *d_raw, *raw, *right[2];
+  float *d_weight_ih, *d_weight_hh, *d_weight_hr, *sums, *parts;
+  Space space;
+  BackwardSpace(const Sizes& s, float* base) : Layout<Cell>(s), space(base) {
+    const int64_t stride = this->stride, columns = this->units * LANES, x_columns = this->inputs * LANES;
+    const int64_t out_columns = this->outputs * LANES, projects = s.projects;
+    chunk = std::max<int64_t>(1, std::min(s.steps, CHUNK_ROWS / s.rows));
+    wide = Cell::PRE * stride + 16;  // not a power of two, or rows would compete for the same places in the cache
+    slots = ceiling(s.rows, SLOT_ROWS);
+    weight_ih = space.take(Cell::X_GATES * stride * x_columns);
+    weight_hh = space.take(H_GATES * stride * out_columns);
+    weight_hr = space.take(projects * s.outputs * columns);
+    d_pre = space.take(chunk * s.rows * wide);
+    dh = space.take(s.rows * this->output_stride);
+    dc = space.take(Cell::HAS_C ? s.rows * stride : 0);
+    d_out = space.take(projects * chunk * s.rows * out_columns);  // cotangent of h after its projection ...
+    d_raw = space.take(projects * s.rows * stride);               // ... and before, and h itself before
+    raw = space.take(projects * chunk * s.rows * columns);
+    const int64_t right_columns = out_columns + x_columns + projects * columns;
+    batch = std::min(chunk * s.rows, std::max<int64_t>(1, BATCH / (DEPTH * right_columns)) * DEPTH);
+    for (float*& half : right) half = space.take(batch * right_columns);
+    d_weight_ih = space.take(Cell::X_GATES * stride * x_columns);
+    d_weight_hh = space.take(H_GATES * stride * out_columns);
+    d_weight_hr = space.take(projects * out_columns * columns);
+    sums = space.take(slots * SUMS * stride);
+    parts = space.take(slots * SUMS * stride);
+  }
+};
+
+template <typename Cell>
+class BackwardRun {
+ public:
+  explicit BackwardRun(const Backward& call)
+      : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
+
+  void work(int number, int count) {
+    const int64_t weights = S::H_GATES * space_.stride * space_.outputs * LANES;
+    const Place place(s_, space_.units, space_.outputs, weights, number, count);
+    begin(place, number, count);
+    all_.wait(count);
+    Barrier& group = groups_[static_cast<size_t>(place.group)];
+    const int members = static_cast<int>(place.members);
+    for (int64_t end = s_.steps; end > 0; end -= space_.chunk) {
+      const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
+      const Chunk chunk{s_.reverse ? time_.at(end - 1) : first, (end - first) * s_.rows};
+      for (int64_t n = end - 1; n >= first && !place.idle; --n) {
+        if (s_.projects) {
+          through_outputs(n, chunk, place);
+          group.wait(members);
+          through_projection(n, chunk, place);
+        }
+        elementwise(n, chunk, place);
+        group.wait(members);
+        through_product(n, chunk, place);
+      }
+      fold_sums(place);
+      all_.wait(count);
+      of_weights(chunk, number, count);
+      if (call_.dx) of_inputs(chunk, share(chunk.rows, number, count));
+      all_.wait(count);
+    }
+    write(place, number, count);
+  }
+
+ private:
+  using S = BackwardSpace<Cell>;
+
+  struct Chunk {
+    int64_t low, rows;  // its first step in memory; its steps times rows
+  };
+
+  // One of the matrices whose gradients are added up: (`gates` times `rows`) by `columns` vectors.
+  struct Gradient {
+    float* sums;  // panels [gates * stride, PANEL]
+    int64_t gates, rows, stride, columns;
+    float* panel(int64_t p) const { return sums + p * PANEL * LANES * gates * stride; }
+    int64_t vectors(int64_t p) const { return std::min<int64_t>(PANEL, columns - p * PANEL); }
+  };
+
+  Gradient of_ih() const { return {space_.d_weight_ih, Cell::X_GATES, s_.hidden, space_.stride, space_.inputs}; }
+  Gradient of_hh() const { return {space_.d_weight_hh, S::H_GATES, s_.hidden, space_.stride, space_.outputs}; }
+  Gradient of_hr() const {
+    return {space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, space_.units};
+  }
+
+  void begin(const Place& place, int number, int count) {
+    const auto rows_of_gates = [&](const float* weight, int64_t columns, int first_gate) {
+      return [=](int64_t k) -> const float* {
+        const int64_t unit = k % space_.stride, gate = k / space_.stride + first_gate;
+        if (unit >= s_.hidden) return nullptr;
+        return weight + (Cell::row_block(static_cast<int>(gate)) * s_.hidden + unit) * columns;
+      };
+    };
+    const int64_t x_depth = Cell::X_GATES * space_.stride, h_depth = S::H_GATES * space_.stride;
+    if (place.group == 0) {  // panels of a member's own; those of other groups use them, too
+      pack_rows(h_depth, place.outputs, s_.outputs, space_.weight_hh + place.outputs.first * h_depth * LANES,
+                rows_of_gates(call_.weight_hh, s_.outputs, Cell::FIRST_H));
+      if (s_.projects) {
+        pack_rows(s_.outputs, place.panels, s_.hidden, space_.weight_hr + place.panels.first * s_.outputs * LANES,
+                  [&](int64_t k) { return call_.weight_hr + k * s_.hidden; });
+      }
+    }
+    const Range panels = share(ceiling(space_.inputs, PANEL), number, count);
+    const Range inputs{panels.first * PANEL, std::min(panels.end * PANEL, space_.inputs)};
+    pack_rows(x_depth, inputs, s_.inputs, space_.weight_ih + inputs.first * x_depth * LANES,
+              rows_of_gates(call_.weight_ih, s_.inputs, 0));
+    for (const Gradient& gradient : {of_ih(), of_hh(), of_hr()}) {
+      if (!s_.projects && gradient.sums == space_.d_weight_hr) continue;
+      const Range mine = share(gradient.gates * gradient.stride * gradient.columns * LANES, number, count);
+      std::fill(gradient.sums + mine.first, gradient.sums + mine.end, 0.0f);
+    }
+    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+      for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
+        const float* from = call_.dh_last + row * s_.outputs + v * LANES;
+        store(space_.dh + row * space_.output_stride + v * LANES, load(from, filled(s_.outputs, v)));
+      }
+      for (int64_t v = place.panels.first; Cell::HAS_C && v < place.panels.end; ++v) {
+        const float* from = call_.dc_last + row * s_.hidden + v * LANES;
+        store(space_.dc + row * space_.stride + v * LANES, load(from, filled(s_.hidden, v)));
+      }
+      // What lies beyond the units is multiplied by zeros, and must not be NaN.
+      for (int64_t at = row; place.member == 0 && at < space_.chunk * s_.rows; at += s_.rows) {
+        for (int64_t j = 0; j < Cell::PRE; ++j) {
+          for (int64_t v = space_.units; v * LANES < space_.stride; ++v) {
+            store(space_.d_pre + at * space_.wide + j * space_.stride + v * LANES, Vec{});
+          }
+        }
+      }
+    }
+    for (int64_t slot = place.slots.first; slot < place.slots.end; ++slot) {
+      for (int64_t j = 0; j < S::SUMS; ++j) {
+        for (int64_t v = place.panels.first; v < place.panels.end; ++v) {
+          store(sum(space_.sums, slot, j, v), Vec{});
+          store(sum(space_.parts, slot, j, v), Vec{});
+        }
+      }
+    }
+  }
+
+  // Steps ---------------------------------------------------------------------------------------------------------
+
+  // The cotangent of h after step n, from the steps after it and from whoever used the output.
+  Vec cotangent(int64_t n, int64_t row, int64_t v) const {
+    const int64_t at = time_.at(n) * s_.rows + row;
+    const Vec later = load(space_.dh + row * space_.output_stride + v * LANES);
+    const Vec used = load(call_.dh + at * s_.outputs + v * LANES, filled(s_.outputs, v));
+    return restarts(n + 1, row) ? used : later + used;
+  }
+
+  // With a projection: the cotangents of outputs, those of a chunk together, as they are multiplied by W_hr.
+  void through_outputs(int64_t n, const Chunk& chunk, const Place& place) {
+    const int64_t t = time_.at(n);
+    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+      for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
+        const Vec dh = cotangent(n, row, v);
+        const bool passes = !valid(t, row);
+        store(d_out(chunk, t, row) + v * LANES, passes ? Vec{} : dh);
+        store(space_.dh + row * space_.output_stride + v * LANES, passes ? dh : Vec{});
+      }
+    }
+  }
+
+  void through_projection(int64_t n, const Chunk& chunk, const Place& place) {
+    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+      float* to = space_.d_raw + row * space_.stride;
+      std::fill(to + place.panels.first * LANES, to + place.panels.end * LANES, 0.0f);
+    }
+    multiply(place.rows, s_.outputs, place.panels, d_out(chunk, time_.at(n), 0), space_.outputs * LANES,
+             space_.weight_hr, space_.d_raw, space_.stride);
+  }
+
+  // Cotangents of a step's pre-activations, and of what passes by the products.
+  void elementwise(int64_t n, const Chunk& chunk, const Place& place) {
+    const int64_t t = time_.at(n);
+    for (int64_t v = place.panels.first; v < place.panels.end; ++v) {
+      const int lanes = filled(s_.hidden, v);
+      Vec own[Cell::OWN + 1];
+      for (int j = 0; j < Cell::OWN; ++j) own[j] = load(call_.own + j * s_.hidden + v * LANES, lanes);
+      for (int64_t slot = place.slots.first; slot < place.slots.end; ++slot) {
+        Vec sums[S::SUMS] = {};
+        const Range rows = rows_of({slot, slot + 1}, s_.rows);
+        for (int64_t row = rows.first; row < rows.end; ++row) {
+          const int64_t here = row * space_.stride + v * LANES;
+          Vec dh = s_.projects ? load(space_.d_raw + here) : cotangent(n, row, v);
+          Vec dc = {}, pre[S::SUMS] = {}, raw = {};
+          if constexpr (Cell::HAS_C) dc = restarts(n + 1, row) ? Vec{} : load(space_.dc + here);
+          if (valid(t, row)) {
+            Vec kept[Cell::KEPT + 1], h_before = {}, h = {};
+            const float* from = call_.kept + ((t * space_.units + v) * s_.rows + row) * Cell::KEPT * LANES;
+            for (int j = 0; j < Cell::KEPT; ++j) kept[j] = load(from + j * LANES);
+            if constexpr (!Cell::HAS_C) {
+              if (!restarts(n, row)) h_before = load(before(n, row) + v * LANES, lanes);
+              h = load(call_.h + (t * s_.rows + row) * s_.hidden + v * LANES, lanes);
+            }
+            raw = Cell::back(kept, own, h_before, h, dh, dc, pre, pre + Cell::PRE);
+          }
+          for (int j = 0; j < S::SUMS; ++j) sums[j] += pre[j];
+          float* to = d_pre(chunk, t, row) + v * LANES;
+          for (int j = 0; j < Cell::PRE; ++j) store(to + j * space_.stride, pre[j]);
+          if constexpr (Cell::HAS_C) store(space_.dc + here, dc);
+          if (s_.projects) {
+            store(space_.raw + ((t - chunk.low) * s_.rows + row) * space_.units * LANES + v * LANES, raw);
+          } else {
+            store(space_.dh + here, dh);
+          }
+        }
+        for (int j = 0; j < S::SUMS; ++j) {
+          float* part = sum(space_.parts, slot, j, v);
+          store(part, load(part) + sums[j]);
+        }
+      }
+    }
+  }
+
+  void through_product(int64_t n, const Chunk& chunk, const Place& place) {
+    multiply(place.rows, S::H_GATES * space_.stride, place.outputs,
+             d_pre(chunk, time_.at(n), 0) + Cell::FIRST_H * space_.stride, space_.wide, space_.weight_hh, space_.dh,
+             space_.output_stride);
+  }
+
+  // C += A B for some rows and some vectors of columns, those of one member.
+  static void multiply(Range rows, int64_t depth, Range vectors, const float* a, int64_t a_stride, const float* b,
+                       float* c, int64_t c_stride) {
+    for (int64_t first = rows.first; first < rows.end; first += TILE_ROWS) {
+      const int64_t many = std::min<int64_t>(TILE_ROWS, rows.end - first);
+      for (int64_t v = vectors.first; v < vectors.end; v += PANEL) {
+        product(many, depth, static_cast<int>(std::min<int64_t>(PANEL, vectors.end - v)), a + first * a_stride,
+                a_stride, b + v * depth * LANES, c + first * c_stride + v * LANES, c_stride);
+      }
+    }
+  }
+
+  // Chunks --------------------------------------------------------------------------------------------------------
+
+  // A chunk's part of the sums is added up before it joins them: it is small beside them, and would be rounded off.
+  void fold_sums(const Place& place) {
+    for (int64_t slot = place.slots.first; slot < place.slots.end; ++slot) {
+      for (int j = 0; j < S::SUMS; ++j) {
+        for (int64_t v = place.panels.first; v < place.panels.end; ++v) {
+          float *to = sum(space_.sums, slot, j, v), *part = sum(space_.parts, slot, j, v);
+          store(to, load(to) + load(part));
+          store(part, Vec{});
+        }
+      }
+    }
+  }
+
+  // d W += (cotangents)^T (what was multiplied), some of a chunk's rows at a time.
+  void of_weights(const Chunk& chunk, int number, int count) {
+    const int64_t out_columns = space_.outputs * LANES, x_columns = space_.inputs * LANES;
+    for (int64_t first = 0, turn = 0; first < chunk.rows; first += space_.batch, ++turn) {
+      const int64_t depth = std::min(space_.batch, chunk.rows - first);
+      float* h_right = space_.right[turn % 2];  // the other half may still be read
+      float *x_right = h_right + depth * out_columns, *raw_right = x_right + depth * x_columns;
+      const Range packed = share(depth, number, count);
+      for (int64_t k = packed.first; k < packed.end; ++k) {
+        const int64_t at = chunk.low * s_.rows + first + k, row = at % s_.rows, n = time_.at(at / s_.rows);
+        const bool out = !valid(at / s_.rows, row);
+        pack_row(out || restarts(n, row) ? nullptr : before(n, row), s_.outputs, space_.outputs, depth, k, h_right);
+        pack_row(out ? nullptr : call_.x + at * s_.inputs, s_.inputs, space_.inputs, depth, k, x_right);
+        if (s_.projects) {
+          const int64_t columns = space_.units * LANES;
+          pack_row(space_.raw + (first + k) * columns, columns, space_.units, depth, k, raw_right);
+        }
+      }
+      all_.wait(count);
+      const float* d_pre = space_.d_pre + first * space_.wide;
+      add_products(of_hh(), d_pre + Cell::FIRST_H * space_.stride, space_.wide, h_right, depth, number, count);
+      add_products(of_ih(), d_pre, space_.wide, x_right, depth, number, count);
+      if (s_.projects) {
+        add_products(of_hr(), space_.d_out + first * out_columns, out_columns, raw_right, depth, number, count);
+      }
+    }
+  }
+
+  // Row k of panels [depth, PANEL]; null for zeros.
+  static void pack_row(const float* from, int64_t features, int64_t all, int64_t depth, int64_t k, float* to) {
+    for (int64_t v = 0; v < all; ++v) {
+      const int64_t panel = v / PANEL, vectors = std::min<int64_t>(PANEL, all - panel * PANEL);
+      store(to + (panel * PANEL * depth + k * vectors + v % PANEL) * LANES,
+            from ? load(from + v * LANES, filled(features, v)) : Vec{});
+    }
+  }
+
+  // Add left^T right, one thread's part of the gradient's rows.
+  static void add_products(const Gradient& to, const float* left, int64_t left_stride, const float* right,
+                           int64_t depth, int number, int count) {
+    const int64_t heights = ceiling(to.rows, BLOCK_ROWS);
+    const Range mine = share(to.gates * heights, number, count);
+    for (int64_t p = 0; p * PANEL < to.columns; ++p) {
+      const int64_t vectors = to.vectors(p);
+      for (int64_t k = 0; k < depth; k += DEPTH) {
+        const int64_t part = std::min<int64_t>(DEPTH, depth - k);
+        for (int64_t b = mine.first; b < mine.end; ++b) {
+          const int64_t row = b % heights * BLOCK_ROWS, height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
+          const int64_t place = b / heights * to.stride + row;
+          for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
+            const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
+            BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
+                part, left + k * left_stride + place, 1, left_stride, right + (p * PANEL * depth + k * vectors + v) * LANES,
+                vectors * LANES, to.panel(p) + (place * vectors + v) * LANES, vectors * LANES);
+          }
+        }
+      }
+    }
+  }
+
+  // dx = (cotangents of pre-activations) W_ih, for some of a chunk's rows, counted over all its steps.
+  void of_inputs(const Chunk& chunk, Range rows) {
+    const int64_t depth = Cell::X_GATES * space_.stride;
+    alignas(64) float tile[TILE_ROWS * PANEL * LANES];
+    for (int64_t first = rows.first; first < rows.end; first += TILE_ROWS) {
+      const int64_t many = std::min<int64_t>(TILE_ROWS, rows.end - first);
+      for (int64_t v = 0; v < space_.inputs; v += PANEL) {
+        const int64_t vectors = std::min<int64_t>(PANEL, space_.inputs - v);
+        std::fill(tile, tile + many * vectors * LANES, 0.0f);
+        product(many, depth, static_cast<int>(vectors), space_.d_pre + first * space_.wide, space_.wide,
+                space_.weight_ih + v * depth * LANES, tile, vectors * LANES);
+        for (int64_t row = 0; row < many; ++row) {
+          float* to = call_.dx + (chunk.low * s_.rows + first + row) * s_.inputs;
+          for (int64_t j = 0; j < vectors; ++j) {
+            store(to + (v + j) * LANES, load(tile + (row * vectors + j) * LANES), filled(s_.inputs, v + j));
+          }
+        }
+      }
+    }
+  }
+
+  // Results -------------------------------------------------------------------------------------------------------
+
+  void write(const Place& place, int number, int count) {
+    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+      const bool cut = restarts(0, row);
+      for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
+        const float* from = space_.dh + row * space_.output_stride + v * LANES;
+        store(call_.dh_first + row * s_.outputs + v * LANES, cut ? Vec{} : load(from), filled(s_.outputs, v));
+      }
+      for (int64_t v = place.panels.first; Cell::HAS_C && v < place.panels.end; ++v) {
+        const float* from = space_.dc + row * space_.stride + v * LANES;
+        store(call_.dc_first + row * s_.hidden + v * LANES, cut ? Vec{} : load(from), filled(s_.hidden, v));
+      }
+    }
+    unpack(of_ih(), s_.inputs, 0, number, count, call_.d_weight_ih);
+    unpack(of_hh(), s_.outputs, Cell::FIRST_H, number, count, call_.d_weight_hh);
+    if (s_.projects) unpack(of_hr(), s_.hidden, -1, number, count, call_.d_weight_hr);
+    for (int j = 0; number == 0 && j < S::SUMS; ++j) {
+      float* to = j < Cell::PRE ? call_.d_bias + j * s_.hidden : call_.d_own + (j - Cell::PRE) * s_.hidden;
+      for (int64_t v = 0; v < space_.units; ++v) {
+        Vec total = {};
+        for (int64_t slot = 0; slot < space_.slots; ++slot) total += load(sum(space_.sums, slot, j, v));
+        store(to + v * LANES, total, filled(s_.hidden, v));
+      }
+    }
+  }
+
+  // From panels into torch's layout, whose blocks of rows are in another order; -1 stands for no gates.
+  static void unpack(const Gradient& from, int64_t features, int first_gate, int number, int count, float* to) {
+    const Range mine = share(from.gates * from.rows, number, count);
+    for (int64_t r = mine.first; r < mine.end; ++r) {
+      const int64_t gate = r / from.rows, row = r % from.rows;
+      const int64_t block = first_gate < 0 ? 0 : Cell::row_block(first_gate + static_cast<int>(gate));
+      for (int64_t v = 0; v < from.columns; ++v) {
+        const int64_t at = (gate * from.stride + row) * from.vectors(v / PANEL) + v % PANEL;
+        store(to + (block * from.rows + row) * features + v * LANES, load(from.panel(v / PANEL) + at * LANES),
+              filled(features, v));
+      }
+    }
+  }
+
+  // Places --------------------------------------------------------------------------------------------------------
+
+  float* sum(float* of, int64_t slot, int64_t j, int64_t v) const {
+    return of + (slot * S::SUMS + j) * space_.stride + v * LANES;
+  }
+
+  float* d_pre(const Chunk& chunk, int64_t t, int64_t row) const {
+    return space_.d_pre + ((t - chunk.low) * s_.rows + row) * space_.wide;
+  }
+
+  float* d_out(const Chunk& chunk, int64_t t, int64_t row) const {
+    return space_.d_out + ((t - chunk.low) * s_.rows + row) * space_.outputs * LANES;
+  }
+
+  // h of a row before step n, unless it restarts there.
+  const float* before(int64_t n, int64_t row) const {
+    return (n == 0 ? call_.h_first : call_.h + time_.at(n - 1) * s_.rows * s_.outputs) + row * s_.outputs;
+  }
+
+  bool valid(int64_t t, int64_t row) const { return !call_.valid || call_.valid[t * s_.rows + row]; }
+  bool restarts(int64_t n, int64_t row) const {
+    return call_.restart && n < s_.steps && call_.restart[time_.at(n) * s_.rows + row];
+  }
+
+  const Backward& call_;
+  const Sizes& s_;
+  const S space_;
+  const Time time_;
+  Barrier all_;
+  std::array<Barrier, MOST_THREADS> groups_;
+};

@@ -1,0 +1,210 @@
+// The loop over time.
+
+template <typename Cell>
+struct ForwardSpace : Layout<Cell> {
+  static constexpr int64_t WIDTH = Cell::PRE * Cell::UNITS * LANES;  // of a panel of pre-activations
+  static constexpr int X_VECTORS = Cell::X_GATES * Cell::UNITS;
+  static constexpr int H_VECTORS = (Cell::PRE - Cell::FIRST_H) * Cell::UNITS;
+  int64_t panels, chunk;
+  float *weight_ih, *weight_hh, *weight_hr, *bias, *h[2], *c, *raw, *pre;
+  Space space;
+  ForwardSpace(const Sizes& s, float* base) : Layout<Cell>(s), space(base) {
+    panels = ceiling(this->units, Cell::UNITS);
+    chunk = s.rows >= FEW_ROWS ? 1 : std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
+    weight_ih = space.take(panels * s.inputs * X_VECTORS * LANES);
+    weight_hh = space.take(panels * s.outputs * H_VECTORS * LANES);
+    weight_hr = space.take(s.projects ? s.hidden * this->outputs * LANES : 0);
+    bias = space.take(panels * WIDTH);
+    h[0] = space.take(s.rows * this->output_stride);
+    h[1] = space.take(s.rows * this->output_stride);
+    c = space.take(Cell::HAS_C ? s.rows * this->stride : 0);
+    raw = space.take(s.projects ? s.rows * this->stride : 0);  // h before it is projected
+    pre = space.take(chunk > 1 ? panels * chunk * s.rows * WIDTH : 0);
+  }
+};
+
+template <typename Cell>
+class ForwardRun {
+ public:
+  explicit ForwardRun(const Forward& call)
+      : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
+
+  void work(int number, int count) {
+    const Place place(s_, space_.panels, space_.outputs, space_.panels * s_.outputs * S::H_VECTORS * LANES, number,
+                      count);
+    pack(share(space_.panels, number, count), share(ceiling(space_.outputs, PANEL), number, count));
+    begin(place);
+    all_.wait(count);
+    if (place.idle) return;
+    Barrier& group = groups_[static_cast<size_t>(place.group)];
+    const int members = static_cast<int>(place.members);
+    for (int64_t n = 0; n < s_.steps; ++n) {
+      step(n, place);
+      group.wait(members);
+      if (s_.projects) {
+        project(n, place);
+        group.wait(members);
+      }
+    }
+  }
+
+ private:
+  using S = ForwardSpace<Cell>;
+
+  void pack(Range panels, Range of_outputs) {
+    const auto columns_of = [&](const float* weight, int64_t depth, int64_t panel, int first_gate) {
+      return [=](int64_t column) -> const float* {
+        const int gate = first_gate + static_cast<int>(column / (Cell::UNITS * LANES));
+        const int64_t unit = panel * Cell::UNITS * LANES + column % (Cell::UNITS * LANES);
+        return unit < s_.hidden ? weight + (Cell::row_block(gate) * s_.hidden + unit) * depth : nullptr;
+      };
+    };
+    for (int64_t p = panels.first; p < panels.end; ++p) {
+      pack_transposed(s_.inputs, S::X_VECTORS, weight_ih(p), columns_of(call_.weight_ih, s_.inputs, p, 0));
+      pack_transposed(s_.outputs, S::H_VECTORS, weight_hh(p),
+                      columns_of(call_.weight_hh, s_.outputs, p, Cell::FIRST_H));
+      for (int64_t column = 0; column < S::WIDTH; ++column) {
+        const int64_t pre = column / (Cell::UNITS * LANES);
+        const int64_t unit = p * Cell::UNITS * LANES + column % (Cell::UNITS * LANES);
+        space_.bias[p * S::WIDTH + column] = unit < s_.hidden ? call_.bias[pre * s_.hidden + unit] : 0;
+      }
+    }
+    if (!s_.projects) return;
+    for (int64_t p = of_outputs.first; p < of_outputs.end; ++p) {
+      const int64_t vectors = std::min<int64_t>(PANEL, space_.outputs - p * PANEL);
+      pack_transposed(s_.hidden, vectors, space_.weight_hr + p * PANEL * LANES * s_.hidden, [&](int64_t column) {
+        const int64_t output = p * PANEL * LANES + column;
+        return output < s_.outputs ? call_.weight_hr + output * s_.hidden : nullptr;
+      });
+    }
+  }
+
+  void begin(const Place& place) {
+    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+      const bool cut = restarts(0, row);
+      for (int64_t v = outputs(place).first; v < outputs(place).end; ++v) {
+        const float* from = call_.h_first + row * s_.outputs + v * LANES;
+        store(space_.h[0] + row * space_.output_stride + v * LANES, cut ? Vec{} : load(from, filled(s_.outputs, v)));
+      }
+      for (int64_t v = units(place).first; Cell::HAS_C && v < units(place).end; ++v) {
+        const float* from = call_.c_first + row * s_.hidden + v * LANES;
+        store(space_.c + row * space_.stride + v * LANES, cut ? Vec{} : load(from, filled(s_.hidden, v)));
+      }
+    }
+  }
+
+  void step(int64_t n, const Place& place) {
+    const int64_t t = time_.at(n);
+    // The steps whose inputs are multiplied together, in memory from `low` on.
+    const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
+    const int64_t low = s_.reverse ? time_.at(start + ahead - 1) : start;
+    alignas(64) float tile[TILE_ROWS * S::WIDTH];
+    for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
+      for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
+        const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
+        float* pre = tile;
+        if (space_.chunk > 1) {
+          float* chunk = space_.pre + p * space_.chunk * s_.rows * S::WIDTH;
+          if (n == start) from_inputs(p, ahead * s_.rows, low * s_.rows, chunk);
+          pre = chunk + ((t - low) * s_.rows + first) * S::WIDTH;
+        } else {
+          from_inputs(p, end - first, t * s_.rows + first, pre);
+        }
+        product(end - first, s_.outputs, S::H_VECTORS, space_.h[n % 2] + first * space_.output_stride,
+                space_.output_stride, weight_hh(p), pre + Cell::FIRST_H * Cell::UNITS * LANES, S::WIDTH);
+        for (int unit = 0; unit < Cell::UNITS && p * Cell::UNITS + unit < space_.units; ++unit) {
+          elementwise(n, p * Cell::UNITS + unit, {first, end}, pre + unit * LANES);
+        }
+      }
+    }
+  }
+
+  // W_ih x + b, for a panel and so many rows, counted over all steps.
+  void from_inputs(int64_t panel, int64_t rows, int64_t first, float* pre) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      std::memcpy(pre + row * S::WIDTH, space_.bias + panel * S::WIDTH, sizeof(float) * S::WIDTH);
+    }
+    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, weight_ih(panel), pre, S::WIDTH);
+  }
+
+  void elementwise(int64_t n, int64_t v, Range rows, const float* pre) {
+    const int64_t t = time_.at(n);
+    const int lanes = filled(s_.hidden, v);
+    Vec own[Cell::OWN + 1];
+    for (int j = 0; j < Cell::OWN; ++j) own[j] = load(call_.own + j * s_.hidden + v * LANES, lanes);
+    for (int64_t row = rows.first; row < rows.end; ++row, pre += S::WIDTH) {
+      const int64_t here = row * space_.stride + v * LANES;
+      Vec sums[Cell::PRE], kept[Cell::KEPT + 1], h = {}, c = {};
+      for (int j = 0; j < Cell::PRE; ++j) sums[j] = load(pre + j * Cell::UNITS * LANES);
+      if (!s_.projects) h = load(space_.h[n % 2] + here);
+      if constexpr (Cell::HAS_C) c = load(space_.c + here);
+      const Vec c_before = c;
+      Cell::step(sums, own, h, c, kept);
+      if (call_.kept) {
+        float* to = call_.kept + ((t * space_.units + v) * s_.rows + row) * Cell::KEPT * LANES;
+        for (int j = 0; j < Cell::KEPT; ++j) store(to + j * LANES, kept[j]);
+      }
+      if constexpr (Cell::HAS_C) {
+        if (!valid(t, row)) c = c_before;
+        if (n + 1 == s_.steps) store(call_.c_last + row * s_.hidden + v * LANES, c, lanes);
+        store(space_.c + here, restarts(n + 1, row) ? Vec{} : c);
+      }
+      if (s_.projects) {
+        store(space_.raw + here, h);
+      } else {
+        finish(n, v, row, h);
+      }
+    }
+  }
+
+  // h = W_hr h, for some vectors of outputs.
+  void project(int64_t n, const Place& place) {
+    alignas(64) float tile[TILE_ROWS * PANEL * LANES];
+    const Range panels = share(ceiling(space_.outputs, PANEL), place.member, place.members);
+    for (int64_t p = panels.first; p < panels.end; ++p) {
+      const int64_t vectors = std::min<int64_t>(PANEL, space_.outputs - p * PANEL);
+      for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
+        const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
+        std::fill(tile, tile + (end - first) * vectors * LANES, 0.0f);
+        product(end - first, s_.hidden, static_cast<int>(vectors), space_.raw + first * space_.stride, space_.stride,
+                space_.weight_hr + p * PANEL * LANES * s_.hidden, tile, vectors * LANES);
+        for (int64_t row = first; row < end; ++row) {
+          for (int64_t j = 0; j < vectors; ++j) {
+            finish(n, p * PANEL + j, row, load(tile + ((row - first) * vectors + j) * LANES));
+          }
+        }
+      }
+    }
+  }
+
+  // Write the h of a step.
+  void finish(int64_t n, int64_t v, int64_t row, Vec h) {
+    const int64_t t = time_.at(n), here = row * space_.output_stride + v * LANES;
+    const int lanes = filled(s_.outputs, v);
+    if (!valid(t, row)) h = load(space_.h[n % 2] + here);
+    store(call_.h + (t * s_.rows + row) * s_.outputs + v * LANES, h, lanes);
+    if (n + 1 == s_.steps) store(call_.h_last + row * s_.outputs + v * LANES, h, lanes);
+    store(space_.h[(n + 1) % 2] + here, restarts(n + 1, row) ? Vec{} : h);
+  }
+
+  Range units(const Place& place) const {
+    return {place.panels.first * Cell::UNITS, std::min(place.panels.end * Cell::UNITS, space_.units)};
+  }
+
+  Range outputs(const Place& place) const { return s_.projects ? place.outputs : units(place); }
+
+  float* weight_ih(int64_t panel) const { return space_.weight_ih + panel * s_.inputs * S::X_VECTORS * LANES; }
+  float* weight_hh(int64_t panel) const { return space_.weight_hh + panel * s_.outputs * S::H_VECTORS * LANES; }
+
+  bool valid(int64_t t, int64_t row) const { return !call_.valid || call_.valid[t * s_.rows + row]; }
+  bool restarts(int64_t n, int64_t row) const {
+    return call_.restart && n < s_.steps && call_.restart[time_.at(n) * s_.rows + row];
+  }
+
+  const Forward& call_;
+  const Sizes& s_;
+  const S space_;
+  const Time time_;
+  Barrier all_;
+  std::array<Barrier, MOST_THREADS> groups_;
+};

@@ -1,0 +1,122 @@
+// How a call is divided among threads, and where its arrays lie.
+//
+// Threads share a call as a grid: `groups` of rows, which need nothing from each other, times `members`, each with
+// some of the hidden units, which meet in every step.
+
+constexpr int PANEL = 4;             // vectors of columns of a panel, where no cell says otherwise
+constexpr int TILE_ROWS = 48;        // whose sums are computed at once, and stay in the first-level cache
+constexpr int SLOT_ROWS = 16;        // that one thread computes, and adds up to a sum of their own
+constexpr int FEW_ROWS = 24;         // with fewer, the inputs of several steps are multiplied at once
+constexpr int64_t CHUNK_ROWS = 128;  // of the backward pass: steps times rows whose gradients are one product
+constexpr int64_t BATCH = 1 << 16;        // floats of what a chunk's cotangents are multiplied with at once
+constexpr int64_t OWN_WEIGHTS = 1 << 18;  // floats of weights that one thread can keep close
+
+inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Range {
+  int64_t first, end;
+};
+
+// What one of several gets of so many things.
+inline Range share(int64_t things, int64_t member, int64_t members) {
+  return {things * member / members, things * (member + 1) / members};
+}
+
+inline Range rows_of(const Range& slots, int64_t rows) {
+  return {std::min(slots.first * SLOT_ROWS, rows), std::min(slots.end * SLOT_ROWS, rows)};
+}
+
+// The lanes of vector v that hold something.
+inline int filled(int64_t features, int64_t v) {
+  return static_cast<int>(std::min<int64_t>(LANES, features - v * LANES));
+}
+
+// Run `work(number, count)` on several threads.
+template <typename Work>
+void on_a_team(int threads, const Work& work) {
+  const auto run = [](void* of, int number, int count) { (*static_cast<const Work*>(of))(number, count); };
+  run_together(threads, run, const_cast<Work*>(&work));
+}
+
+// What is one thread's.
+struct Place {
+  int64_t group, member, members;
+  bool idle;
+  Range slots, rows, panels, outputs;  // panels of hidden units, vectors of outputs
+
+  // `panels` hold hidden units, `outputs` are vectors of h, `weights` counts the floats of W_hh.
+  Place(const Sizes& s, int64_t all_panels, int64_t all_outputs, int64_t weights, int number, int count) {
+    int64_t groups = std::max<int64_t>(1, std::min<int64_t>(count, s.rows / SLOT_ROWS));
+    if (weights > OWN_WEIGHTS && all_panels >= count) groups = 1;
+    members = std::max<int64_t>(1, std::min(count / groups, all_panels));
+    group = number / members;
+    idle = group >= groups;
+    member = number % members;
+    const Range nothing{0, 0};
+    slots = idle ? nothing : share(ceiling(s.rows, SLOT_ROWS), group, groups);
+    rows = rows_of(slots, s.rows);
+    panels = idle ? nothing : share(all_panels, member, members);
+    outputs = idle ? nothing : share(all_outputs, member, members);
+  }
+};
+
+// The order of the loop.
+struct Time {
+  int64_t steps;
+  bool reverse;
+  int64_t at(int64_t n) const { return reverse ? steps - 1 - n : n; }
+};
+
+// Arrays in a workspace, one after the other; a workspace at null has a size only.
+class Space {
+ public:
+  explicit Space(float* base) : base_(base) {
+    if (base) used_ = static_cast<int64_t>((64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 / sizeof(float));
+  }
+  float* take(int64_t count) {
+    float* here = base_ ? base_ + used_ : nullptr;
+    used_ += ceiling(count, 16) * 16;
+    return here;
+  }
+  int64_t size() const { return used_ + 16; }
+
+ private:
+  float* base_;
+  int64_t used_ = 0;
+};
+
+// Vectors of hidden units, of outputs and of inputs; floats from row to row.
+template <typename Cell>
+struct Layout {
+  int64_t units, stride, outputs, output_stride, inputs;
+  explicit Layout(const Sizes& s)
+      : units(ceiling(s.hidden, LANES)),
+        stride(ceiling(units, Cell::UNITS) * Cell::UNITS * LANES),
+        outputs(ceiling(s.outputs, LANES)),
+        output_stride(s.projects ? outputs * LANES : stride),
+        inputs(ceiling(s.inputs, LANES)) {}
+};
+
+// Pack a panel [depth, vectors] of the transposed of a matrix whose row for column c is `row(c)`, null for zeros.
+template <typename Row>
+void pack_transposed(int64_t depth, int64_t vectors, float* to, const Row& row) {
+  const int64_t width = vectors * LANES;
+  for (int64_t column = 0; column < width; ++column) {
+    const float* from = row(column);
+    for (int64_t k = 0; k < depth; ++k) to[k * width + column] = from ? from[k] : 0;
+  }
+}
+
+// Pack panels [depth, PANEL] of some vectors of columns of a matrix whose row k is `row(k)`, null for zeros.
+template <typename Row>
+void pack_rows(int64_t depth, Range vectors, int64_t columns, float* to, const Row& row) {
+  for (int64_t v = vectors.first; v < vectors.end; v += PANEL) {
+    const int64_t end = std::min<int64_t>(v + PANEL, vectors.end);
+    for (int64_t k = 0; k < depth; ++k) {
+      const float* from = row(k);
+      for (int64_t j = v; j < end; ++j, to += LANES) {
+        store(to, from ? load(from + j * LANES, filled(columns, j)) : Vec{});
+      }
+    }
+  }
+}

@@ -1,0 +1,455 @@
+"""The compiled kernels for a CPU: what they compute, with each instruction set, and which requests they serve."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxrnn
+from jaxrnn import cells, ops
+from jaxrnn.cells import Cell, HiddenState
+from jaxrnn.ops import native
+from jaxrnn.ops.memory import Memory, kept_arrays
+from jaxrnn.ops.native import call, library
+from jaxrnn.ops.planning import Target, planning_for, target
+from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
+
+SETS = library.instruction_sets()
+HAVE_THEM = pytest.mark.skipif(library.why_missing() is not None, reason=f"native {library.why_missing()}")
+B, T, I, H, R = 5, 9, 6, 19, 7
+LENGTHS = np.array([T, 5, 0, 1, 8])
+RESETS = np.random.default_rng(1).random((B, T)) < 0.3
+ULP = 2.0**-23
+
+
+def test_the_kernels_were_built_where_there_is_a_compiler():
+    if sys.platform == "win32" or not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("there is no compiler")
+    assert library.why_missing() is None
+
+
+@pytest.fixture(params=mostly_slow(SETS, fast=tuple(SETS[:1])) if SETS else [])
+def instruction_set(request):
+    """Compute with the kernels for one instruction set, in programs that this test compiles."""
+    jax.clear_caches()
+    with library.using(request.param):
+        yield request.param
+    jax.clear_caches()
+
+
+def unroller(cell, implementation, **options):
+    return partial(ops.unroll, cell, implementation=implementation, **options)
+
+
+def values_and_gradients(f, args):
+    results, pull = jax.vjp(f, *args)
+    cotangents = jax.tree.map(lambda a: jnp.asarray(draw(7, *a.shape), a.dtype), results)
+    return results, pull(cotangents)
+
+
+def errors(f, args, exact):
+    """Return the relative error of each result and gradient."""
+    found = jax.jit(partial(values_and_gradients, f))(args)
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
+    return np.array([rms_error(a, b) for a, b in pairs])
+
+
+def in_float64(f, args):
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), args)
+        return jax.jit(partial(values_and_gradients, f))(wide)
+
+
+def assert_as_good_as_the_scan(cell, args, memory=None, **options):
+    """Hold errors against float64 to those of JAX's loops in float32: on average, and each to twice the larger one.
+
+    Of few numbers the error is a matter of luck: for one it may be five units of the last place larger.
+    """
+    exact = in_float64(unroller(cell, "reference", **options), args)
+    ours = errors(unroller(cell, "native", memory=memory, **options), args, exact)
+    theirs = np.maximum(
+        *(errors(unroller(cell, name, **options), args, exact) for name in ("scan", "reference"))
+    )
+    luck = ULP * (1 + 4 / np.sqrt([leaf.size for leaf in jax.tree.leaves(exact)]))
+    assert (ours <= 2 * theirs + luck).all(), (ours, theirs)
+    assert ours.mean() <= 1.25 * theirs.mean() + luck.mean() / 8, (ours, theirs)
+
+
+# What they compute -----------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "plain": {},
+    "ragged": {"lengths": LENGTHS},
+    "resets": {"resets": RESETS},
+    "both": {"lengths": LENGTHS, "resets": RESETS},
+}
+
+
+@HAVE_THEM
+@pytest.mark.essential
+@pytest.mark.parametrize("reverse", mostly_slow([False, True], fast=(True,)), ids=["forward", "reverse"])
+@pytest.mark.parametrize("options", mostly_slow(OPTIONS, fast=("both",)))
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_values_and_gradients_are_those_of_the_reference(instruction_set, cell, options, reverse):
+    options = {name: jnp.asarray(value) for name, value in OPTIONS[options].items()}
+    for projected in (0, R) if cell.state is cells.LSTMState else (0,):
+        args = draw_cell(cell, B, T, I, H, projected=projected, dtype=jnp.float32)
+        assert_as_good_as_the_scan(cell, args, reverse=reverse, **options)
+
+
+# B, T, I, H: single numbers, one more than whole vectors, several groups of rows, more rows than a tile holds,
+# several chunks of steps, several parts of a panel's depth, several panels.
+SIZES = [(7, 16, 1, 1), (1, 40, 17, 33), (23, 9, 3, 16), (24, 5, 2, 65), (50, 3, 1, 8), (100, 9, 33, 17),
+         (3, 300, 2, 5), (8, 4, 130, 140), (2, 8, 70, 200), (300, 2, 4, 3)]  # fmt: skip
+
+
+@HAVE_THEM
+@pytest.mark.essential
+@pytest.mark.parametrize("size", mostly_slow(SIZES, fast=(SIZES[1], SIZES[5])), ids=str)
+@pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.TANH, cells.GRU)), ids=str)
+def test_any_size_is_served_as_well_as_by_the_scan(instruction_set, cell, size):
+    rows, steps, features, hidden = size
+    params, x, state = draw_cell(cell, rows, steps, features, hidden, dtype=jnp.float32)
+    params = {name: array / np.sqrt(hidden) for name, array in params.items()}  # or errors would grow with T
+    lengths = jnp.asarray(np.random.default_rng(2).integers(0, steps + 1, rows))
+    assert_as_good_as_the_scan(cell, (params, x, state), lengths=lengths)
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("projected", mostly_slow([1, 16, 17, 70, 140], fast=(70,)))
+@pytest.mark.parametrize("size", mostly_slow([(100, 9, 33, 170), (2, 70, 20, 80)], fast=()), ids=str)
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.PEEPHOLE_LSTM], ids=str)
+def test_any_projection_is_served_as_well_as_by_the_scan(instruction_set, cell, size, projected):
+    rows, steps, features, hidden = size
+    projected = min(projected, hidden - 1)
+    params, x, state = draw_cell(cell, rows, steps, features, hidden, projected=projected, dtype=jnp.float32)
+    params = {name: array / np.sqrt(hidden) for name, array in params.items()}
+    lengths = jnp.asarray(np.random.default_rng(2).integers(0, steps + 1, rows))
+    assert_as_good_as_the_scan(cell, (params, x, state), lengths=lengths)
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("memory", [4, (4, 2)], ids=str)
+def test_segments_are_around_the_kernels(memory):
+    args = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    assert_as_good_as_the_scan(cells.LSTM, args, memory=memory, lengths=jnp.asarray(LENGTHS))
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_without_biases_there_are_none_to_differentiate(cell):
+    assert_as_good_as_the_scan(cell, draw_cell(cell, B, T, I, H, bias=False, dtype=jnp.float32))
+
+
+@HAVE_THEM
+def test_layers_and_directions_are_those_of_the_scan():
+    x = jnp.asarray(draw(1, B, T, I), jnp.float32)
+
+    def numbers(implementation):
+        options = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+        layer = jaxrnn.GRU(I, H, **options, implementation=implementation, rngs=nnx.Rngs(0))
+
+        def loss(layer, x):
+            output, h_n = layer(x, lengths=jnp.asarray(LENGTHS))
+            return (output**2).sum() + (h_n**3).sum(), (output, h_n)
+
+        gradients, results = nnx.grad(loss, argnums=(0, 1), has_aux=True)(layer, x)
+        return jax.tree.leaves((results, gradients))
+
+    for ours, theirs in zip(numbers("native"), numbers("scan"), strict=True):
+        assert rms_error(ours, theirs) < 4 * ULP
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_not_a_number_in_the_padding_reaches_nothing(cell):
+    params, x, state = draw_cell(cell, B, T, I, H, dtype=jnp.float32)
+    beyond = np.arange(T) >= LENGTHS[:, None]
+    run = unroller(cell, "native", lengths=jnp.asarray(LENGTHS))
+    clean = values_and_gradients(run, (params, jnp.where(beyond[..., None], 0, x), state))
+    found = values_and_gradients(run, (params, jnp.where(beyond[..., None], jnp.nan, x), state))
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(clean), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("cell", CELLS.values(), ids=str)
+def test_not_a_number_elsewhere_stays_in_its_row_and_is_not_lost(cell):
+    params, x, state = draw_cell(cell, B, T, I, H, dtype=jnp.float32)
+    h, _ = unroller(cell, "native")(params, x.at[1, 3].set(jnp.nan), state)
+    lost = np.isnan(h)
+    assert lost[1, 3:].all()
+    assert not lost[1, :3].any()
+    assert not lost[[0, 2, 3, 4]].any()
+
+
+def alone(cell: Cell, inputs, h=0.0, **weights):
+    """Return h after one step on each of many numbers, each a row; weights are 0 unless given."""
+    shapes = cell.parameter_shapes(1, 1)
+    params = {
+        n: jnp.zeros(s).at[:, 0].set(jnp.asarray(weights.get(n, 0.0))) for n, s in shapes.items() if "w" in n
+    }
+    x = jnp.asarray(inputs, jnp.float32).reshape(-1, 1, 1)
+    state = HiddenState(jnp.full((x.shape[0], 1), h))
+    return np.asarray(unroller(cell, "native")(params, x, state)[0]).ravel()
+
+
+def worst_ulps(found, exact):
+    """Return the greatest error in units of the last place of the exact result, as a float32."""
+    unit = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32))
+    return float(np.max(np.abs(found - exact) / unit))
+
+
+NUMBERS = np.concatenate(
+    [
+        np.linspace(-30, 30, 60_001),
+        np.geomspace(1e-30, 1, 20_001),
+        -np.geomspace(1e-30, 1, 20_001),
+        [0.625, -0.625],
+    ]
+).astype(np.float32)
+
+
+@HAVE_THEM
+def test_the_hyperbolic_tangent_is_right_to_two_units_in_the_last_place(instruction_set):
+    found = alone(cells.TANH, NUMBERS, weight_ih=1.0)
+    assert worst_ulps(found, np.tanh(NUMBERS.astype(np.float64))) < 2.5
+    assert np.array_equal(alone(cells.TANH, [np.inf, -np.inf, 1e30, -1e30], weight_ih=1.0), [1, -1, 1, -1])
+
+
+@HAVE_THEM
+def test_the_logistic_function_is_right_to_three_units_in_the_last_place(instruction_set):
+    found = alone(cells.GRU, NUMBERS, h=1.0, weight_ih=[0.0, 1.0, 0.0])  # h' = σ(x)
+    assert worst_ulps(found, 1 / (1 + np.exp(-NUMBERS.astype(np.float64)))) < 3.5
+    extremes = alone(cells.GRU, [-1e30, 1e30], h=1.0, weight_ih=[0.0, 1.0, 0.0])
+    assert np.allclose(extremes, [0, 1], rtol=0, atol=1e-37)
+
+
+@HAVE_THEM
+def test_forward_mode_vmap_and_second_derivatives_work():
+    params, x, state = draw_cell(cells.GRU, B, 4, I, 7, dtype=jnp.float32)
+    marks = {"lengths": jnp.array([4, 2, 0, 3, 1])}
+    ours, theirs = (unroller(cells.GRU, name, **marks) for name in ("native", "reference"))
+
+    def tangent(f):
+        direction = jax.tree.map(lambda a: jnp.asarray(draw(3, *a.shape), a.dtype), (params, x, state))
+        return jax.jvp(f, (params, x, state), direction)
+
+    def product_with_the_hessian(f):
+        of_weights = jax.grad(scalar(f), argnums=(0, 1))
+        return jax.jvp(lambda *weights: of_weights(*weights, state), (params, x), (params, x))[1]
+
+    def gradient_of_gradient(f):
+        def norm(params):
+            return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(scalar(f))(params, x, state)))
+
+        return jax.grad(norm)(params)
+
+    def of_a_batch_of_batches(f):
+        def loss(params, xs):
+            return jnp.sin(jax.vmap(lambda x: f(params, x, state)[0], in_axes=1, out_axes=2)(xs)).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(params, jnp.stack([x, 2 * x], axis=1))
+
+    def per_example(f):
+        rows = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
+        return jax.vmap(jax.grad(scalar(f), argnums=(0, 1)), in_axes=(0, None, None))(rows, x, state)
+
+    for transform in (
+        tangent, product_with_the_hessian, gradient_of_gradient, of_a_batch_of_batches, per_example,
+    ):  # fmt: skip
+        found = jax.jit(lambda transform=transform: (transform(ours), transform(theirs)))()
+        for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+            assert rms_error(a, b) < 5e-6, transform
+
+
+@HAVE_THEM
+def test_rows_of_many_calls_with_the_same_weights_are_one_call():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    run = unroller(cells.LSTM, "native", lengths=jnp.asarray(LENGTHS))
+
+    def together(xs):
+        return jax.vmap(lambda x: run(params, x, state)[0])(xs)
+
+    xs = jnp.stack([x, -x, 2 * x])
+    compiled = jax.jit(together).lower(xs).compile()
+    assert compiled.as_text().count('custom_call_target="jaxrnn_forward"') == 1
+    for one, found in zip(xs, compiled(xs), strict=True):
+        assert np.array_equal(found, run(params, one, state)[0])
+
+
+# Threads ---------------------------------------------------------------------------------------------------
+
+
+def digest():
+    """Return what a few training steps' numbers hash to, on as many threads as this process has."""
+    found = hashlib.sha256()
+    for cell, size in (
+        (cells.LSTM, (40, 12, 5, 70)),
+        (cells.GRU, (2, 90, 3, 40)),
+        (cells.PEEPHOLE_LSTM, (70, 3, 4, 9)),
+    ):
+        args = draw_cell(cell, *size, dtype=jnp.float32)
+        for leaf in jax.tree.leaves(values_and_gradients(unroller(cell, "native"), args)):
+            found.update(np.asarray(leaf).tobytes())
+    return {"digest": found.hexdigest(), "processors": len(os.sched_getaffinity(0))}
+
+
+def in_a_process(code, *, processors=None):
+    """Return what code prints as JSON in its last line, in a process bound to so many processors."""
+    bind = (
+        f"import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:{processors}])\n"
+        if processors
+        else ""
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", bind + code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@HAVE_THEM
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="processes cannot be bound to processors here"
+)
+def test_results_are_the_same_bits_on_any_number_of_threads():
+    code = "import json\nfrom tests.jaxrnn.test_native import digest\nprint(json.dumps(digest()))"
+    one = in_a_process(code, processors=1)
+    assert one["processors"] == 1
+    assert one["digest"] == digest()["digest"]
+
+
+@HAVE_THEM
+def test_calls_at_the_same_time_disturb_each_other_in_nothing():
+    args = draw_cell(cells.LSTM, 40, 60, I, 40, dtype=jnp.float32)
+    run = jax.jit(partial(values_and_gradients, unroller(cells.LSTM, "native")))
+    expected = [np.asarray(leaf) for leaf in jax.tree.leaves(run(args))]
+    found = {}
+
+    def work(number):
+        found[number] = [jax.tree.map(np.asarray, jax.tree.leaves(run(args))) for _ in range(10)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for results in found.values():
+        for leaves in results:
+            for ours, theirs in zip(leaves, expected, strict=True):
+                assert np.array_equal(ours, theirs)
+
+
+# What they serve -------------------------------------------------------------------------------------------
+
+
+def program_of(layer, x):
+    return jax.jit(lambda x: layer(x)[0]).lower(x).as_text()
+
+
+def is_native(layer, x):
+    return "jaxrnn_forward" in program_of(layer, x)
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("make", [jaxrnn.RNN, jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.PeepholeLSTM])
+def test_every_layer_in_float32_is_theirs_by_default(make):
+    layer = make(I, H, batch_first=True, rngs=nnx.Rngs(0))
+    assert is_native(layer, jnp.zeros((B, T, I)))
+    assert not is_native(layer, jnp.zeros((1, 1, I)))  # a single step is not worth packing weights for
+
+
+@HAVE_THEM
+def test_what_they_cannot_serve_is_left_to_the_scan_or_refused_by_name():
+    x = jnp.zeros((B, T, I))
+
+    def layer(make=jaxrnn.LSTM, **options):
+        return make(I, H, batch_first=True, rngs=nnx.Rngs(0), **options)
+
+    refused = {
+        "computes in float32, not in bfloat16": layer(dtype=jnp.bfloat16),
+        "keeps the gates of each step, not 'carry'": layer(memory="carry"),
+    }
+    for reason, left in refused.items():
+        assert not is_native(left, x)
+        left.implementation = "native"
+        with pytest.raises(NotImplementedError, match=rf"implementation='native' {reason}.* take 'scan'"):
+            left(x)
+    with pytest.raises(NotImplementedError, match="is for CPUs, not for a tpu"), planning_for("tpu"):
+        layer(implementation="native")(x)
+    another = Cell("ANOTHER", ("a",), ("a",), HiddenState, cells.tanh_step)
+    params, x, state = draw_cell(another, B, T, I, H, dtype=jnp.float32)
+    with pytest.raises(NotImplementedError, match="has no kernel for <cell ANOTHER>"):
+        unroller(another, "native")(params, x, state)
+    theirs, ours = unroller(another, None)(params, x, state), unroller(cells.TANH, "native")(params, x, state)
+    assert rms_error(theirs[0], ours[0]) < 4 * ULP
+
+
+def test_without_a_compiler_all_is_the_scans_and_asking_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(library, "_kernels", None)
+    jax.clear_caches()
+    layer, x = jaxrnn.LSTM(I, H, rngs=nnx.Rngs(0)), jnp.zeros((T, B, I))
+    assert not is_native(layer, x)
+    layer.implementation = "native"
+    with pytest.raises(NotImplementedError, match=r"was not compiled when jaxrnn was installed.*pip install"):
+        layer(x)
+    jax.clear_caches()
+
+
+@HAVE_THEM
+def test_devices_that_share_an_array_are_not_given_a_call_to_divide():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    chosen = partial(native.is_chosen, cells.LSTM, [params], x.swapaxes(0, 1), [state], memory=Memory())
+    assert chosen(target=target())
+    assert not chosen(target=Target("cpu", devices=2))
+
+
+@HAVE_THEM
+def test_an_exported_program_holds_no_call_and_means_the_same():
+    params, x, state = draw_cell(cells.GRU, B, T, I, H, dtype=jnp.float32)
+
+    def loss(params, x):
+        return (unroller(cells.GRU, "native")(params, x, state)[0] ** 2).sum()
+
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    exported = jax.export.export(gradient)(params, x)
+    assert "jaxrnn_" not in exported.mlir_module()
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (exported.call(params, x), gradient(params, x))), strict=True
+    ):
+        assert rms_error(ours, theirs) < 4 * ULP
+
+
+@HAVE_THEM
+def test_a_gradient_of_x_is_computed_only_if_somebody_asks_for_it():
+    params, x, state = draw_cell(cells.LSTM, B, T, I, H, dtype=jnp.float32)
+    loss = scalar(unroller(cells.LSTM, "native"))
+
+    def program(argnums):
+        return jax.jit(jax.grad(loss, argnums=argnums)).lower(params, x, state).as_text()
+
+    def results_of_the_call(text):
+        (line,) = (line for line in text.splitlines() if "@jaxrnn_backward" in line)
+        return line.split("->")[-1]
+
+    assert f"tensor<{T}x{B}x{I}xf32>" in results_of_the_call(program((0, 1)))
+    assert f"tensor<{T}x{B}x{I}xf32>" not in results_of_the_call(program(0))
+
+
+def test_the_tables_of_python_and_of_the_kernels_agree():
+    for cell in CELLS.values():
+        kernel = call.KERNELS[cell]
+        assert sorted(kernel.order) == sorted(cell.pre_activations)
+        assert kernel.kept == kept_arrays(cell)
