@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
+from jaxrnn.ops.native import call as native
 from jaxrnn.ops.primitives import VALUES
 
 
@@ -66,6 +67,9 @@ def _equation(equation: Any, on_chip_bytes: int) -> Work:
         kernel = equation.invars[1].aval.shape
         each = math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
         return Work(2 * each * math.prod(equation.outvars[0].aval.shape))
+    if name == "ffi_call":
+        shapes = [[_shape(v) for v in ends] for ends in (equation.invars, equation.outvars)]
+        return Work(native.flops(params["target_name"], *shapes) or 0)
     inner = [_of(each, on_chip_bytes) for each in _inner(params) or _of_ours(equation)]
     if not inner:
         return Work()

@@ -486,7 +486,7 @@ def test_a_call_that_would_have_to_be_cut_is_refused_and_never_chosen(monkeypatc
 
         return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=rows, out_specs=rows))(x, state)
 
-    assert np.array_equal(shares(None), shares("native"))
+    assert np.array_equal(shares(None), shares("scan"))
     with pytest.raises(NotImplementedError, match=r"not a part of jax.shard_map or of an explicit sharding"):
         shares("cudnn")
 

@@ -22,6 +22,7 @@ from jaxrnn.ops import native
 from jaxrnn.ops.memory import Memory, kept_arrays
 from jaxrnn.ops.native import call, library
 from jaxrnn.ops.planning import Target, planning_for, target
+from jaxrnn.plan.counting import count
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
 
 SETS = library.instruction_sets()
@@ -369,6 +370,8 @@ def test_every_layer_in_float32_is_theirs_by_default(make):
     layer = make(I, H, batch_first=True, rngs=nnx.Rngs(0))
     assert is_native(layer, jnp.zeros((B, T, I)))
     assert not is_native(layer, jnp.zeros((1, 1, I)))  # a single step is not worth packing weights for
+    narrow = make(I, 7, batch_first=True, rngs=nnx.Rngs(0))
+    assert not is_native(narrow, jnp.zeros((B, T, I)))  # nor are vectors that are half empty
 
 
 @HAVE_THEM
@@ -414,6 +417,33 @@ def test_devices_that_share_an_array_are_not_given_a_call_to_divide():
     chosen = partial(native.is_chosen, cells.LSTM, [params], x.swapaxes(0, 1), [state], memory=Memory())
     assert chosen(target=target())
     assert not chosen(target=Target("cpu", devices=2))
+
+
+@HAVE_THEM
+def test_memory_is_not_spent_on_padding():
+    params, _, state = draw_cell(cells.LSTM, B, T, I, 17, dtype=jnp.float32)
+
+    def is_chosen(rows):
+        many = jax.ShapeDtypeStruct((1000, rows, I), jnp.float32)
+        return native.is_chosen(cells.LSTM, [params], many, [state], memory=Memory(), target=target())
+
+    assert is_chosen(100)
+    assert not is_chosen(1000)  # of 17 units in 32 lanes: 300 MB
+
+
+@HAVE_THEM
+@pytest.mark.parametrize("projected", [0, R])
+@pytest.mark.parametrize("cell", [cells.GRU, cells.LSTM], ids=str)
+def test_their_products_are_counted_like_those_of_the_scan(cell, projected):
+    projected = projected if cell is cells.LSTM else 0
+    params, x, state = draw_cell(cell, B, T, I, H, projected=projected, dtype=jnp.float32)
+
+    def flops(implementation, argnums):
+        loss = jax.grad(scalar(unroller(cell, implementation)), argnums=argnums)
+        return count(jax.make_jaxpr(loss)(params, x, state), on_chip_bytes=1).flops
+
+    for argnums in (0, (0, 1)):
+        assert flops("native", argnums) == flops("scan", argnums) > 0
 
 
 @HAVE_THEM

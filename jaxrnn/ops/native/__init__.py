@@ -27,6 +27,10 @@ from jaxrnn.ops.planning import Plan, Target
 
 # Packing the weights takes as long as multiplying so many rows by them: with fewer in all, a scan is faster.
 LEAST_ROWS = 16
+# With fewer hidden units most of a vector is empty; a vanilla RNN has less to win.
+LEAST_HIDDEN, LEAST_HIDDEN_OF_ONE_GATE = 8, 16
+# What is kept for the backward pass is kept in whole vectors. That may cost so much of memory.
+PADDING_BYTES = 32 * 2**20
 
 
 def unroll(
@@ -105,7 +109,10 @@ def is_chosen(
         return False
     if why_not(cell, layers, x, states, memory=memory, target=target):
         return False
-    return x.shape[0] > 1 and x.shape[0] * x.shape[1] >= LEAST_ROWS
+    rows, hidden = x.shape[0] * x.shape[1], layers[0]["weight_ih"].shape[0] // cell.gates
+    least = LEAST_HIDDEN if cell.gates > 1 else LEAST_HIDDEN_OF_ONE_GATE
+    padding = 4 * call.KERNELS[cell].kept * (-hidden % call.LANES) * rows
+    return x.shape[0] > 1 and rows >= LEAST_ROWS and hidden >= least and padding <= PADDING_BYTES
 
 
 def _is_one_devices_part(x: jax.Array) -> bool:

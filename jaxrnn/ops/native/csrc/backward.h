@@ -5,7 +5,7 @@ struct BackwardSpace : Layout<Cell> {
   static constexpr int H_GATES = Cell::PRE - Cell::FIRST_H;
   static constexpr int SUMS = Cell::PRE + Cell::OWN;
   int64_t chunk, wide, slots, batch;
-  float *weight_ih, *weight_hh, *weight_hr, *d_pre, *dh, *dc, *d_out, *d_raw, *raw, *right[2];
+  float *weight_ih, *weight_hh, *weight_hr, *d_pre, *dh, *dc, *d_out, *d_raw, *raw, *right;
   float *d_weight_ih, *d_weight_hh, *d_weight_hr, *sums, *parts;
   Space space;
   BackwardSpace(const Sizes& s, float* base) : Layout<Cell>(s), space(base) {
@@ -25,7 +25,7 @@ struct BackwardSpace : Layout<Cell> {
     raw = space.take(projects * chunk * s.rows * columns);
     const int64_t right_columns = out_columns + x_columns + projects * columns;
     batch = std::min(chunk * s.rows, std::max<int64_t>(1, BATCH / (DEPTH * right_columns)) * DEPTH);
-    for (float*& half : right) half = space.take(batch * right_columns);
+    right = space.take(batch * right_columns);
     d_weight_ih = space.take(Cell::X_GATES * stride * x_columns);
     d_weight_hh = space.take(H_GATES * stride * out_columns);
     d_weight_hr = space.take(projects * out_columns * columns);
@@ -40,33 +40,53 @@ class BackwardRun {
   explicit BackwardRun(const Backward& call)
       : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
 
-  void work(int number, int count) {
+  void run(Team& team) {
     const int64_t weights = S::H_GATES * space_.stride * space_.outputs * LANES;
-    const Place place(s_, space_.units, space_.outputs, weights, number, count);
-    begin(place, number, count);
-    all_.wait(count);
-    Barrier& group = groups_[static_cast<size_t>(place.group)];
-    const int members = static_cast<int>(place.members);
+    const Grid grid(s_, space_.units, space_.outputs, weights, team.size());
+    const int count = team.size();
+    team.each(count, [&](int n) { pack(grid, n, count); });
+    team.each(grid.tasks(), [&](int task) { begin(grid.place(task)); });
     for (int64_t end = s_.steps; end > 0; end -= space_.chunk) {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
       const Chunk chunk{s_.reverse ? time_.at(end - 1) : first, (end - first) * s_.rows};
-      for (int64_t n = end - 1; n >= first && !place.idle; --n) {
-        if (s_.projects) {
-          through_outputs(n, chunk, place);
-          group.wait(members);
-          through_projection(n, chunk, place);
+      if (grid.has_members()) {
+        for (int64_t n = end - 1; n >= first; --n) {
+          team.each(grid.tasks(), [&](int task) {
+            const Place place = grid.place(task);
+            if (n + 1 < end) through_product(n + 1, chunk, place);
+            s_.projects ? through_outputs(n, chunk, place) : elementwise(n, chunk, place);
+          });
+          if (!s_.projects) continue;
+          team.each(grid.tasks(), [&](int task) {
+            through_projection(n, chunk, grid.place(task));
+            elementwise(n, chunk, grid.place(task));
+          });
         }
-        elementwise(n, chunk, place);
-        group.wait(members);
-        through_product(n, chunk, place);
+        team.each(grid.tasks(), [&](int task) { through_product(first, chunk, grid.place(task)); });
+      } else {
+        team.each(grid.tasks(), [&](int task) {
+          const Place place = grid.place(task);
+          for (int64_t n = end - 1; n >= first; --n) {
+            if (s_.projects) {
+              through_outputs(n, chunk, place);
+              through_projection(n, chunk, place);
+            }
+            elementwise(n, chunk, place);
+            through_product(n, chunk, place);
+          }
+        });
       }
-      fold_sums(place);
-      all_.wait(count);
-      of_weights(chunk, number, count);
-      if (call_.dx) of_inputs(chunk, share(chunk.rows, number, count));
-      all_.wait(count);
+      for (int64_t row = 0; row < chunk.rows; row += space_.batch) {
+        const Batch batch{row, std::min(space_.batch, chunk.rows - row)};
+        team.each(count, [&](int n) { pack_right(chunk, batch, share(batch.depth, n, count)); });
+        team.each(count, [&](int n) {
+          of_weights(batch, n, count);
+          if (row == 0 && call_.dx) of_inputs(chunk, share(chunk.rows, n, count));
+        });
+      }
     }
-    write(place, number, count);
+    team.each(grid.tasks(), [&](int task) { write_states(grid.place(task)); });
+    team.each(count, [&](int n) { write_weights(n, count); });
   }
 
  private:
@@ -74,6 +94,11 @@ class BackwardRun {
 
   struct Chunk {
     int64_t low, rows;  // its first step in memory; its steps times rows
+  };
+
+  // Some of a chunk's rows, for which gradients of weights are one product.
+  struct Batch {
+    int64_t first, depth;
   };
 
   // One of the matrices whose gradients are added up: (`gates` times `rows`) by `columns` vectors.
@@ -90,7 +115,7 @@ class BackwardRun {
     return {space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, space_.units};
   }
 
-  void begin(const Place& place, int number, int count) {
+  void pack(const Grid& grid, int number, int count) {
     const auto rows_of_gates = [&](const float* weight, int64_t columns, int first_gate) {
       return [=](int64_t k) -> const float* {
         const int64_t unit = k % space_.stride, gate = k / space_.stride + first_gate;
@@ -99,7 +124,8 @@ class BackwardRun {
       };
     };
     const int64_t x_depth = Cell::X_GATES * space_.stride, h_depth = S::H_GATES * space_.stride;
-    if (place.group == 0) {  // panels of a member's own; those of other groups use them, too
+    if (number < grid.members()) {  // panels of a member's own, in all groups
+      const Place place = grid.place(number);
       pack_rows(h_depth, place.outputs, s_.outputs, space_.weight_hh + place.outputs.first * h_depth * LANES,
                 rows_of_gates(call_.weight_hh, s_.outputs, Cell::FIRST_H));
       if (s_.projects) {
@@ -116,6 +142,9 @@ class BackwardRun {
       const Range mine = share(gradient.gates * gradient.stride * gradient.columns * LANES, number, count);
       std::fill(gradient.sums + mine.first, gradient.sums + mine.end, 0.0f);
     }
+  }
+
+  void begin(const Place& place) {
     for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
       for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
         const float* from = call_.dh_last + row * s_.outputs + v * LANES;
@@ -239,44 +268,41 @@ class BackwardRun {
 
   // Chunks --------------------------------------------------------------------------------------------------------
 
-  // A chunk's part of the sums is added up before it joins them: it is small beside them, and would be rounded off.
-  void fold_sums(const Place& place) {
-    for (int64_t slot = place.slots.first; slot < place.slots.end; ++slot) {
-      for (int j = 0; j < S::SUMS; ++j) {
-        for (int64_t v = place.panels.first; v < place.panels.end; ++v) {
-          float *to = sum(space_.sums, slot, j, v), *part = sum(space_.parts, slot, j, v);
-          store(to, load(to) + load(part));
-          store(part, Vec{});
-        }
+  // What gradients of weights are cotangents times of: h before a step, x, and h before its projection.
+  void pack_right(const Chunk& chunk, const Batch& batch, Range rows) {
+    float *x_right = space_.right + batch.depth * space_.outputs * LANES;
+    float *raw_right = x_right + batch.depth * space_.inputs * LANES;
+    for (int64_t k = rows.first; k < rows.end; ++k) {
+      const int64_t at = chunk.low * s_.rows + batch.first + k, row = at % s_.rows, n = time_.at(at / s_.rows);
+      const bool out = !valid(at / s_.rows, row);
+      pack_row(out || restarts(n, row) ? nullptr : before(n, row), s_.outputs, space_.outputs, batch.depth, k,
+               space_.right);
+      pack_row(out ? nullptr : call_.x + at * s_.inputs, s_.inputs, space_.inputs, batch.depth, k, x_right);
+      if (s_.projects) {
+        const int64_t columns = space_.units * LANES;
+        pack_row(space_.raw + (batch.first + k) * columns, columns, space_.units, batch.depth, k, raw_right);
       }
     }
   }
 
-  // d W += (cotangents)^T (what was multiplied), some of a chunk's rows at a time.
-  void of_weights(const Chunk& chunk, int number, int count) {
-    const int64_t out_columns = space_.outputs * LANES, x_columns = space_.inputs * LANES;
-    for (int64_t first = 0, turn = 0; first < chunk.rows; first += space_.batch, ++turn) {
-      const int64_t depth = std::min(space_.batch, chunk.rows - first);
-      float* h_right = space_.right[turn % 2];  // the other half may still be read
-      float *x_right = h_right + depth * out_columns, *raw_right = x_right + depth * x_columns;
-      const Range packed = share(depth, number, count);
-      for (int64_t k = packed.first; k < packed.end; ++k) {
-        const int64_t at = chunk.low * s_.rows + first + k, row = at % s_.rows, n = time_.at(at / s_.rows);
-        const bool out = !valid(at / s_.rows, row);
-        pack_row(out || restarts(n, row) ? nullptr : before(n, row), s_.outputs, space_.outputs, depth, k, h_right);
-        pack_row(out ? nullptr : call_.x + at * s_.inputs, s_.inputs, space_.inputs, depth, k, x_right);
-        if (s_.projects) {
-          const int64_t columns = space_.units * LANES;
-          pack_row(space_.raw + (first + k) * columns, columns, space_.units, depth, k, raw_right);
-        }
-      }
-      all_.wait(count);
-      const float* d_pre = space_.d_pre + first * space_.wide;
-      add_products(of_hh(), d_pre + Cell::FIRST_H * space_.stride, space_.wide, h_right, depth, number, count);
-      add_products(of_ih(), d_pre, space_.wide, x_right, depth, number, count);
-      if (s_.projects) {
-        add_products(of_hr(), space_.d_out + first * out_columns, out_columns, raw_right, depth, number, count);
-      }
+  // d W += (cotangents)^T (what was multiplied), and the sums of cotangents.
+  void of_weights(const Batch& batch, int number, int count) {
+    const int64_t out_columns = space_.outputs * LANES, depth = batch.depth;
+    const float *x_right = space_.right + depth * out_columns, *raw_right = x_right + depth * space_.inputs * LANES;
+    const float* d_pre = space_.d_pre + batch.first * space_.wide;
+    add_products(of_hh(), d_pre + Cell::FIRST_H * space_.stride, space_.wide, space_.right, depth, number, count);
+    add_products(of_ih(), d_pre, space_.wide, x_right, depth, number, count);
+    if (s_.projects) {
+      add_products(of_hr(), space_.d_out + batch.first * out_columns, out_columns, raw_right, depth, number, count);
+    }
+    if (batch.first == 0) fold_sums(share(space_.slots * S::SUMS, number, count));
+  }
+
+  // A chunk's part of the sums is added up before it joins them: it is small beside them, and would be rounded off.
+  void fold_sums(Range rows) {
+    for (int64_t at = rows.first * space_.stride; at < rows.end * space_.stride; at += LANES) {
+      store(space_.sums + at, load(space_.sums + at) + load(space_.parts + at));
+      store(space_.parts + at, Vec{});
     }
   }
 
@@ -335,7 +361,7 @@ class BackwardRun {
 
   // Results -------------------------------------------------------------------------------------------------------
 
-  void write(const Place& place, int number, int count) {
+  void write_states(const Place& place) {
     for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
       const bool cut = restarts(0, row);
       for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
@@ -347,6 +373,9 @@ class BackwardRun {
         store(call_.dc_first + row * s_.hidden + v * LANES, cut ? Vec{} : load(from), filled(s_.hidden, v));
       }
     }
+  }
+
+  void write_weights(int number, int count) {
     unpack(of_ih(), s_.inputs, 0, number, count, call_.d_weight_ih);
     unpack(of_hh(), s_.outputs, Cell::FIRST_H, number, count, call_.d_weight_hh);
     if (s_.projects) unpack(of_hr(), s_.hidden, -1, number, count, call_.d_weight_hr);
@@ -402,6 +431,4 @@ class BackwardRun {
   const Sizes& s_;
   const S space_;
   const Time time_;
-  Barrier all_;
-  std::array<Barrier, MOST_THREADS> groups_;
 };

@@ -29,22 +29,25 @@ class ForwardRun {
   explicit ForwardRun(const Forward& call)
       : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
 
-  void work(int number, int count) {
-    const Place place(s_, space_.panels, space_.outputs, space_.panels * s_.outputs * S::H_VECTORS * LANES, number,
-                      count);
-    pack(share(space_.panels, number, count), share(ceiling(space_.outputs, PANEL), number, count));
-    begin(place);
-    all_.wait(count);
-    if (place.idle) return;
-    Barrier& group = groups_[static_cast<size_t>(place.group)];
-    const int members = static_cast<int>(place.members);
-    for (int64_t n = 0; n < s_.steps; ++n) {
-      step(n, place);
-      group.wait(members);
-      if (s_.projects) {
-        project(n, place);
-        group.wait(members);
+  void run(Team& team) {
+    const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL),
+                    space_.panels * s_.outputs * S::H_VECTORS * LANES, team.size());
+    team.each(team.size(), [&](int n) {
+      pack(share(space_.panels, n, team.size()), share(ceiling(space_.outputs, PANEL), n, team.size()));
+      begin(share(s_.rows, n, team.size()));
+    });
+    if (grid.has_members()) {
+      for (int64_t n = 0; n < s_.steps; ++n) {
+        team.each(grid.tasks(), [&](int task) { step(n, grid.place(task)); });
+        if (s_.projects) team.each(grid.tasks(), [&](int task) { project(n, grid.place(task)); });
       }
+    } else {
+      team.each(grid.tasks(), [&](int task) {
+        for (int64_t n = 0; n < s_.steps; ++n) {
+          step(n, grid.place(task));
+          if (s_.projects) project(n, grid.place(task));
+        }
+      });
     }
   }
 
@@ -79,14 +82,14 @@ class ForwardRun {
     }
   }
 
-  void begin(const Place& place) {
-    for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
+  void begin(Range rows) {
+    for (int64_t row = rows.first; row < rows.end; ++row) {
       const bool cut = restarts(0, row);
-      for (int64_t v = outputs(place).first; v < outputs(place).end; ++v) {
+      for (int64_t v = 0; v < space_.outputs; ++v) {
         const float* from = call_.h_first + row * s_.outputs + v * LANES;
         store(space_.h[0] + row * space_.output_stride + v * LANES, cut ? Vec{} : load(from, filled(s_.outputs, v)));
       }
-      for (int64_t v = units(place).first; Cell::HAS_C && v < units(place).end; ++v) {
+      for (int64_t v = 0; Cell::HAS_C && v < space_.units; ++v) {
         const float* from = call_.c_first + row * s_.hidden + v * LANES;
         store(space_.c + row * space_.stride + v * LANES, cut ? Vec{} : load(from, filled(s_.hidden, v)));
       }
@@ -157,11 +160,10 @@ class ForwardRun {
     }
   }
 
-  // h = W_hr h, for some vectors of outputs.
+  // h = W_hr h, for some panels of outputs.
   void project(int64_t n, const Place& place) {
     alignas(64) float tile[TILE_ROWS * PANEL * LANES];
-    const Range panels = share(ceiling(space_.outputs, PANEL), place.member, place.members);
-    for (int64_t p = panels.first; p < panels.end; ++p) {
+    for (int64_t p = place.outputs.first; p < place.outputs.end; ++p) {
       const int64_t vectors = std::min<int64_t>(PANEL, space_.outputs - p * PANEL);
       for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
         const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
@@ -187,12 +189,6 @@ class ForwardRun {
     store(space_.h[(n + 1) % 2] + here, restarts(n + 1, row) ? Vec{} : h);
   }
 
-  Range units(const Place& place) const {
-    return {place.panels.first * Cell::UNITS, std::min(place.panels.end * Cell::UNITS, space_.units)};
-  }
-
-  Range outputs(const Place& place) const { return s_.projects ? place.outputs : units(place); }
-
   float* weight_ih(int64_t panel) const { return space_.weight_ih + panel * s_.inputs * S::X_VECTORS * LANES; }
   float* weight_hh(int64_t panel) const { return space_.weight_hh + panel * s_.outputs * S::H_VECTORS * LANES; }
 
@@ -205,6 +201,4 @@ class ForwardRun {
   const Sizes& s_;
   const S space_;
   const Time time_;
-  Barrier all_;
-  std::array<Barrier, MOST_THREADS> groups_;
 };

@@ -21,8 +21,8 @@ auto for_cell(CellKind kind, Function function) {
 template <template <typename> class Run, typename Call>
 void run(CellKind kind, const Call& call, int threads) {
   for_cell(kind, [&](auto cell) {
-    Run<decltype(cell)> all(call);
-    on_a_team(threads, [&](int number, int count) { all.work(number, count); });
+    Team team(threads);
+    Run<decltype(cell)>(call).run(team);
   });
 }
 

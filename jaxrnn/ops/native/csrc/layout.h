@@ -1,7 +1,8 @@
-// How a call is divided among threads, and where its arrays lie.
+// How a call is divided into tasks, and where its arrays lie.
 //
-// Threads share a call as a grid: `groups` of rows, which need nothing from each other, times `members`, each with
-// some of the hidden units, which meet in every step.
+// Tasks form a grid: `groups` of rows, which need nothing from each other, times `members`, each with some of the
+// hidden units, which have to be done with a step before the next one begins. Where rows are many, there are groups
+// only, and each makes all its steps alone; where they are few, or weights many, members.
 
 constexpr int PANEL = 4;             // vectors of columns of a panel, where no cell says otherwise
 constexpr int TILE_ROWS = 48;        // whose sums are computed at once, and stay in the first-level cache
@@ -31,33 +32,36 @@ inline int filled(int64_t features, int64_t v) {
   return static_cast<int>(std::min<int64_t>(LANES, features - v * LANES));
 }
 
-// Run `work(number, count)` on several threads.
-template <typename Work>
-void on_a_team(int threads, const Work& work) {
-  const auto run = [](void* of, int number, int count) { (*static_cast<const Work*>(of))(number, count); };
-  run_together(threads, run, const_cast<Work*>(&work));
-}
-
-// What is one thread's.
+// What one task's is.
 struct Place {
-  int64_t group, member, members;
-  bool idle;
+  int64_t member;
   Range slots, rows, panels, outputs;  // panels of hidden units, vectors of outputs
+};
 
+class Grid {
+ public:
   // `panels` hold hidden units, `outputs` are vectors of h, `weights` counts the floats of W_hh.
-  Place(const Sizes& s, int64_t all_panels, int64_t all_outputs, int64_t weights, int number, int count) {
-    int64_t groups = std::max<int64_t>(1, std::min<int64_t>(count, s.rows / SLOT_ROWS));
-    if (weights > OWN_WEIGHTS && all_panels >= count) groups = 1;
-    members = std::max<int64_t>(1, std::min(count / groups, all_panels));
-    group = number / members;
-    idle = group >= groups;
-    member = number % members;
-    const Range nothing{0, 0};
-    slots = idle ? nothing : share(ceiling(s.rows, SLOT_ROWS), group, groups);
-    rows = rows_of(slots, s.rows);
-    panels = idle ? nothing : share(all_panels, member, members);
-    outputs = idle ? nothing : share(all_outputs, member, members);
+  Grid(const Sizes& s, int64_t panels, int64_t outputs, int64_t weights, int threads)
+      : rows_(s.rows), panels_(panels), outputs_(outputs) {
+    const int64_t most = std::min<int64_t>(threads, s.rows / SLOT_ROWS);
+    groups_ = std::max(most, std::min<int64_t>(threads * TASKS_EACH, s.rows / TILE_ROWS));
+    if (threads == 1 || s.rows < FEW_ROWS || (weights > OWN_WEIGHTS && panels >= threads)) groups_ = 1;
+    members_ = std::max<int64_t>(1, std::min(threads / groups_, panels));
   }
+
+  int tasks() const { return static_cast<int>(groups_ * members_); }
+  int64_t members() const { return members_; }
+  bool has_members() const { return members_ > 1; }
+
+  Place place(int task) const {
+    const int64_t member = task % members_;
+    const Range slots = share(ceiling(rows_, SLOT_ROWS), task / members_, groups_);
+    return {member, slots, rows_of(slots, rows_), share(panels_, member, members_),
+            share(outputs_, member, members_)};
+  }
+
+ private:
+  int64_t rows_, panels_, outputs_, groups_, members_;
 };
 
 // The order of the loop.
@@ -100,10 +104,13 @@ struct Layout {
 // Pack a panel [depth, vectors] of the transposed of a matrix whose row for column c is `row(c)`, null for zeros.
 template <typename Row>
 void pack_transposed(int64_t depth, int64_t vectors, float* to, const Row& row) {
-  const int64_t width = vectors * LANES;
-  for (int64_t column = 0; column < width; ++column) {
-    const float* from = row(column);
-    for (int64_t k = 0; k < depth; ++k) to[k * width + column] = from ? from[k] : 0;
+  const int64_t width = vectors * LANES, part = 64;  // rows of the panel that stay in the first-level cache
+  for (int64_t first = 0; first < depth; first += part) {
+    const int64_t end = std::min(first + part, depth);
+    for (int64_t column = 0; column < width; ++column) {
+      const float* from = row(column);
+      for (int64_t k = first; k < end; ++k) to[k * width + column] = from ? from[k] : 0;
+    }
   }
 }
 

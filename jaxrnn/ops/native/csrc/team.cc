@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -16,8 +18,9 @@
 namespace jaxrnn {
 namespace {
 
-// Long enough for a step of another member, short enough to leave the processor to others where one was stopped.
-constexpr int SPINS = 4000;
+constexpr int MOST_TASKS = MOST_THREADS * TASKS_EACH;
+// How long to look for what is to come before giving way to other threads: some tens of microseconds.
+constexpr int SPINS = 2000;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -27,40 +30,81 @@ inline void relax() {
 #endif
 }
 
-template <typename Condition>
-void spin_until(Condition condition) {
-  for (int spins = 0; !condition(); ++spins) {
-    if (spins < SPINS) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
-  }
-}
-
-class Crew {
+class Patience {
  public:
-  void run(int wanted, Run run, void* work) {
-    std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
-    const int members = mine.owns_lock() && getpid() == process_ ? hire(std::min(wanted, MOST_THREADS)) : 1;
-    if (members == 1) {
-      run(work, 0, 1);
-      return;
+  // Wait a moment; return whether there is patience left.
+  bool wait() {
+    if (spins_ < SPINS) {
+      ++spins_;
+      relax();
+      return true;
     }
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      run_ = run;
-      work_ = work;
-      members_ = members;
-      working_.store(members - 1, std::memory_order_relaxed);
-      ++call_;
-    }
-    called_.notify_all();
-    run(work, 0, members);
-    spin_until([this] { return working_.load(std::memory_order_acquire) == 0; });
+    std::this_thread::yield();
+    return false;
   }
 
  private:
+  int spins_ = 0;
+};
+
+class Crew {
+ public:
+  using Run = void (*)(const void* work, int task);
+
+  // Begin a call; return the threads that it has.
+  int begin(int wanted) {
+    if (wanted <= 1 || getpid() != process_ || !busy_.try_lock()) return 1;
+    const int size = hire(std::min(wanted, MOST_THREADS));
+    if (size == 1) {
+      busy_.unlock();
+      return 1;
+    }
+    size_.store(size, std::memory_order_relaxed);
+    in_call_.store(true);
+    if (sleeping_.load() > 0) {
+      { std::lock_guard<std::mutex> lock(mutex_); }  // one that is about to sleep does so first
+      called_.notify_all();
+    }
+    return size;
+  }
+
+  void end() {
+    in_call_.store(false);
+    busy_.unlock();
+  }
+
+  void run(int tasks, Run run, const void* work) {
+    const uint64_t round = round_.load(std::memory_order_relaxed) + 1;
+    run_ = run;
+    work_ = work;
+    tasks_.store(tasks, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+    for (int task = 0; task < tasks; ++task) tasks_of_[task].state.store(2 * round, std::memory_order_release);
+    round_.store(round, std::memory_order_release);
+    serve(round, 0);
+    for (Patience patience; done_.load(std::memory_order_acquire) < tasks;) patience.wait();
+  }
+
+ private:
+  // A task of a round is open while its state is twice the round, and taken one later: who comes late takes nothing.
+  struct alignas(64) Task {
+    std::atomic<uint64_t> state{0};
+  };
+
+  // Do what is open of a round, beginning with this member's own share.
+  void serve(uint64_t round, int member) {
+    const int tasks = tasks_.load(std::memory_order_relaxed), size = size_.load(std::memory_order_relaxed);
+    const int first = tasks * member / std::max(size, member + 1);
+    for (int n = 0; n < tasks; ++n) {
+      const int task = (first + n) % tasks;
+      uint64_t open = 2 * round;
+      if (tasks_of_[task].state.compare_exchange_strong(open, open + 1, std::memory_order_acquire)) {
+        run_(work_, task);
+        done_.fetch_add(1, std::memory_order_release);
+      }
+    }
+  }
+
   // Return how many can work together, as many as wanted if the system allows.
   int hire(int wanted) {
     try {
@@ -75,52 +119,69 @@ class Crew {
 
   void help(int number) {
     for (uint64_t seen = 0;;) {
-      Run run;
-      void* work;
-      int members;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        called_.wait(lock, [&] { return call_ != seen; });
-        seen = call_;
-        run = run_;
-        work = work_;
-        members = members_;
+      for (Patience patience; !in_call_.load();) {
+        if (!patience.wait()) sleep();
       }
-      if (number < members) {
-        run(work, number, members);
-        working_.fetch_sub(1, std::memory_order_release);
+      for (Patience patience; in_call_.load(std::memory_order_relaxed);) {
+        const uint64_t round = round_.load(std::memory_order_acquire);
+        if (round == seen) {
+          patience.wait();
+        } else {
+          seen = round;
+          serve(round, number);
+          patience = Patience();
+        }
       }
     }
   }
 
+  void sleep() {
+    sleeping_.fetch_add(1);
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      called_.wait(lock, [this] { return in_call_.load(); });
+    }
+    sleeping_.fetch_sub(1);
+  }
+
   const pid_t process_ = getpid();  // a child of fork has no helpers
   std::mutex busy_;                 // held during a call
+  std::vector<std::thread> helpers_;
+
   std::mutex mutex_;
   std::condition_variable called_;
-  uint64_t call_ = 0;
+  std::atomic<int> sleeping_{0};
+  std::atomic<bool> in_call_{false};
+
+  // A round, in one line of the cache. What to run is read only by who has taken a task.
+  alignas(64) std::atomic<uint64_t> round_{0};
+  std::atomic<int> size_{1};
+  std::atomic<int> tasks_{0};
   Run run_ = nullptr;
-  void* work_ = nullptr;
-  int members_ = 0;
-  std::atomic<int> working_{0};
-  std::vector<std::thread> helpers_;
+  const void* work_ = nullptr;
+  alignas(64) std::atomic<int> done_{0};
+  Task tasks_of_[MOST_TASKS];
 };
+
+Crew& crew() {
+  static Crew* only = new Crew;  // never destroyed: its threads may outlive the exit handlers
+  return *only;
+}
 
 }  // namespace
 
-void Barrier::wait(int members) {
-  if (members == 1) return;
-  const unsigned before = passed_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
-    arrived_.store(0, std::memory_order_relaxed);
-    passed_.store(before + 1, std::memory_order_release);
-  } else {
-    spin_until([&] { return passed_.load(std::memory_order_acquire) != before; });
-  }
+Team::Team(int wanted) : size_(crew().begin(wanted)) {}
+
+Team::~Team() {
+  if (size_ > 1) crew().end();
 }
 
-void run_together(int wanted, Run run, void* work) {
-  static Crew* crew = new Crew;  // never destroyed: its threads may outlive the exit handlers
-  crew->run(wanted, run, work);
+void Team::run(int tasks, Run run, const void* work) {
+  if (size_ > 1 && tasks > 1) {
+    crew().run(tasks, run, work);
+  } else {
+    for (int task = 0; task < tasks; ++task) run(work, task);
+  }
 }
 
 }  // namespace jaxrnn

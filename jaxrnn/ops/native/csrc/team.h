@@ -2,27 +2,35 @@
 
 #pragma once
 
-#include <atomic>
-
 namespace jaxrnn {
 
-// Where all threads of a team wait for the last one.
-class Barrier {
+constexpr int MOST_THREADS = 64;
+constexpr int TASKS_EACH = 4;  // at most, so that a thread which was held up leaves some to the others
+
+// The threads of one call: the calling one, which alone knows what comes next, and helpers, which it shares tasks with.
+//
+// It never waits for a helper that has not begun something: on a busy machine, where helpers come late, it does all
+// itself. Helpers are kept from call to call; where another call has them, and in a child of fork, there are none.
+class Team {
  public:
-  void wait(int members);
+  explicit Team(int wanted);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const { return size_; }
+
+  // Do `work(task)` for each of up to `size() * TASKS_EACH` tasks, and return when all are done.
+  template <typename Work>
+  void each(int tasks, const Work& work) {
+    run(tasks, [](const void* of, int task) { (*static_cast<const Work*>(of))(task); }, &work);
+  }
 
  private:
-  std::atomic<int> arrived_{0};
-  std::atomic<unsigned> passed_{0};
+  using Run = void (*)(const void* work, int task);
+  void run(int tasks, Run run, const void* work);
+
+  int size_;
 };
-
-// What a team's members are told to do: `run(work, member, members)`.
-using Run = void (*)(void* work, int member, int members);
-
-constexpr int MOST_THREADS = 64;
-
-// Run on up to `wanted` threads at once, the calling one among them. Threads are kept; where another call has them,
-// and in a child of fork, the calling one works alone.
-void run_together(int wanted, Run run, void* work);
 
 }  // namespace jaxrnn
