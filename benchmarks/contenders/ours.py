@@ -1,4 +1,4 @@
-"""jaxrnn: the layer, the same as a user of NNX calls it, the bare `ops.unroll`, and the plain scan."""
+"""jaxrnn: the layer, the same as a user of NNX calls it, the bare `ops.unroll`, the scan, and the plain scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from benchmarks.contenders.compiling import Network, contend
 from benchmarks.contenders.contender import Contender
 from benchmarks.jobs import OURS, Job
 from jaxrnn import ops
+from jaxrnn.ops.native import library
 
+SCAN = f"{OURS}, scan"  # in JAX's operations, where there are compiled kernels to compare it with
 PLAIN = "plain scan"  # the meaning: `lax.scan` of the step, differentiated by JAX
 
 LAYERS: Mapping[str, Callable[..., Any]] = {
@@ -40,6 +42,8 @@ def contenders(job: Job, x: np.ndarray, weights: Weights | None) -> Iterator[Con
         yield _streamed(job, build(job, weights), x)
     if job.size.layers == 1:
         yield contend(_bare(job, layer), job, x)
+    if not job.stream and library.why_missing() is None:
+        yield contend(as_network(SCAN, build(job, weights, implementation="scan")), job, x)
     yield contend(as_network(PLAIN, build(job, weights, implementation="reference")), job, x)
 
 

@@ -99,6 +99,7 @@ def test_no_two_contenders_look_alike():
         "jaxrnn",
         "jaxrnn, nnx.jit",
         "jaxrnn.ops",
+        "jaxrnn, scan",
         "plain scan",
         "torch",
         "torch.compile",

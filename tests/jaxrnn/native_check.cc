@@ -1,7 +1,8 @@
-// Runs the kernels on arrays of their exact sizes, filled with NaN where nothing was given, for a sanitizer to watch.
+// Runs the kernels on arrays of their exact sizes, filled with NaN where nothing was given, for a sanitizer to
+// watch.
 //
-// For each cell, size, mask and direction: forward, with what it keeps and without; backward, with the gradient of x
-// and without. Fails where a result is not finite, and where one depends on the number of threads.
+// For each cell, size, mask and direction: forward, with what it keeps and without; backward, with the gradient of
+// x and without. Fails where a result is not finite, and where one depends on the number of threads.
 
 #include <cmath>
 #include <cstdio>
@@ -67,7 +68,8 @@ std::vector<float> run(const Kernels& kernels, const Case& c, int threads) {
     }
   }
 
-  std::vector<float> h = unwritten(T * B * outputs), h_last = unwritten(B * outputs), c_last = unwritten(dc_last.size());
+  std::vector<float> h = unwritten(T * B * outputs), h_last = unwritten(B * outputs),
+                     c_last = unwritten(dc_last.size());
   std::vector<float> kept = unwritten(T * B * ((c.hidden + 15) / 16 * 16) * arrays);
   std::vector<float> first_space = unwritten(kernels.forward_workspace(c.cell, sizes));
   Forward forward{};
@@ -120,18 +122,27 @@ bool is_fine(const Kernels& kernels, const Case& c) {
 
 // Arguments: instruction sets of this processor.
 int main(int argc, char** argv) {
-  const int64_t sizes[][5] = {{1, 1, 1, 1, 0},    {5, 3, 2, 17, 5},   {40, 2, 19, 33, 0}, {3, 50, 5, 16, 16},
+  const int64_t sizes[][5] = {{1, 1, 1, 1, 0},    {5, 3, 2, 17, 5},   {40, 2, 19, 33, 0},  {3, 50, 5, 16, 16},
                               {9, 20, 70, 80, 3}, {2, 130, 1, 40, 0}, {30, 7, 33, 130, 70}};
   int failed = 0, count = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    const Kernels* kernels = name == "AVX-512" ? avx512_kernels() : name == "AVX2" ? avx2_kernels() : neon_kernels();
+    const Kernels* kernels = name == "AVX-512" ? avx512_kernels()
+                             : name == "AVX2"  ? avx2_kernels()
+                                               : neon_kernels();
     for (int cell = 0; cell < 5; ++cell) {
       for (const auto& size : sizes) {
         for (int flags : {0, 3, 5, 6}) {
           const int64_t projected = cell > 2 ? size[4] : 0;
-          const Case c{static_cast<CellKind>(cell), size[0], size[1], size[2], size[3], projected,
-                       (flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0};
+          const Case c{static_cast<CellKind>(cell),
+                       size[0],
+                       size[1],
+                       size[2],
+                       size[3],
+                       projected,
+                       (flags & 1) != 0,
+                       (flags & 2) != 0,
+                       (flags & 4) != 0};
           ++count;
           if (is_fine(*kernels, c)) continue;
           ++failed;

@@ -62,8 +62,8 @@ def test_a_step_of_the_users_gets_steps_and_policy_and_is_compiled_as_it_is(cpu)
 def test_what_a_step_gives_back_in_place_of_its_arguments_counts_once(cpu):
     answer = cpu(Job(Custom(f"{FACTORIES}:trained_by_adam", 8), "gates"))
     weights = 4 * 4 * 256 * (64 + 256 + 2)
-    # Weights, Adam's two, the gradient, and W_hh and W_ih side by side for the loop; not three results beside them.
-    assert 4 * weights <= answer["device_bytes"] <= 6 * weights
+    # Weights, Adam's two, the gradient, and what the kernels pack of both; not three results beside them.
+    assert 4 * weights <= answer["device_bytes"] <= 7 * weights
 
 
 @pytest.mark.parametrize(

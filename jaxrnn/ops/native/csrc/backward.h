@@ -111,9 +111,7 @@ class BackwardRun {
 
   Gradient of_ih() const { return {space_.d_weight_ih, Cell::X_GATES, s_.hidden, space_.stride, space_.inputs}; }
   Gradient of_hh() const { return {space_.d_weight_hh, S::H_GATES, s_.hidden, space_.stride, space_.outputs}; }
-  Gradient of_hr() const {
-    return {space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, space_.units};
-  }
+  Gradient of_hr() const { return {space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, space_.units}; }
 
   void pack(const Grid& grid, int number, int count) {
     const auto rows_of_gates = [&](const float* weight, int64_t columns, int first_gate) {
@@ -270,8 +268,8 @@ class BackwardRun {
 
   // What gradients of weights are cotangents times of: h before a step, x, and h before its projection.
   void pack_right(const Chunk& chunk, const Batch& batch, Range rows) {
-    float *x_right = space_.right + batch.depth * space_.outputs * LANES;
-    float *raw_right = x_right + batch.depth * space_.inputs * LANES;
+    float* x_right = space_.right + batch.depth * space_.outputs * LANES;
+    float* raw_right = x_right + batch.depth * space_.inputs * LANES;
     for (int64_t k = rows.first; k < rows.end; ++k) {
       const int64_t at = chunk.low * s_.rows + batch.first + k, row = at % s_.rows, n = time_.at(at / s_.rows);
       const bool out = !valid(at / s_.rows, row);
@@ -330,8 +328,9 @@ class BackwardRun {
           for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
             const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
             BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
-                part, left + k * left_stride + place, 1, left_stride, right + (p * PANEL * depth + k * vectors + v) * LANES,
-                vectors * LANES, to.panel(p) + (place * vectors + v) * LANES, vectors * LANES);
+                part, left + k * left_stride + place, 1, left_stride,
+                right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
+                to.panel(p) + (place * vectors + v) * LANES, vectors * LANES);
           }
         }
       }

@@ -70,9 +70,10 @@ Sizes sizes_of(const Floats& x, const Floats& weight_hh, const Floats& weight_hr
 
 int threads_of(ffi::ThreadPool& pool) { return static_cast<int>(pool.num_threads()); }
 
-ffi::Error run_forward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats weight_hh, Floats weight_hr, Floats bias,
-                       Floats own, Floats h_first, Floats c_first, Flags valid, Flags restart, FloatsOut h, FloatsOut h_last,
-                       FloatsOut c_last, FloatsOut kept, FloatsOut workspace, int32_t cell, int64_t hidden, bool reverse) {
+ffi::Error run_forward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats weight_hh, Floats weight_hr,
+                       Floats bias, Floats own, Floats h_first, Floats c_first, Flags valid, Flags restart,
+                       FloatsOut h, FloatsOut h_last, FloatsOut c_last, FloatsOut kept, FloatsOut workspace,
+                       int32_t cell, int64_t hidden, bool reverse) {
   Forward call;
   call.sizes = sizes_of(x, weight_hh, weight_hr, hidden, reverse);
   call.x = x.typed_data();
@@ -94,11 +95,11 @@ ffi::Error run_forward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats 
   return ffi::Error::Success();
 }
 
-ffi::Error run_backward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats weight_hh, Floats weight_hr, Floats own,
-                        Floats h_first, Flags valid, Flags restart, Floats h, Floats kept, Floats dh, Floats dh_last,
-                        Floats dc_last, FloatsOut dx, FloatsOut d_weight_ih, FloatsOut d_weight_hh, FloatsOut d_weight_hr, FloatsOut d_bias,
-                        FloatsOut d_own, FloatsOut dh_first, FloatsOut dc_first, FloatsOut workspace, int32_t cell,
-                        int64_t hidden, bool reverse) {
+ffi::Error run_backward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats weight_hh, Floats weight_hr,
+                        Floats own, Floats h_first, Flags valid, Flags restart, Floats h, Floats kept, Floats dh,
+                        Floats dh_last, Floats dc_last, FloatsOut dx, FloatsOut d_weight_ih, FloatsOut d_weight_hh,
+                        FloatsOut d_weight_hr, FloatsOut d_bias, FloatsOut d_own, FloatsOut dh_first,
+                        FloatsOut dc_first, FloatsOut workspace, int32_t cell, int64_t hidden, bool reverse) {
   Backward call;
   call.sizes = sizes_of(x, weight_hh, weight_hr, hidden, reverse);
   call.x = x.typed_data();
@@ -130,9 +131,21 @@ ffi::Error run_backward(ffi::ThreadPool pool, Floats x, Floats weight_ih, Floats
 XLA_FFI_DEFINE_HANDLER(FORWARD, run_forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
-                           .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                           .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Flags>().Arg<Flags>()
-                           .Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Flags>()
+                           .Arg<Flags>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
                            .Attr<int32_t>("cell")
                            .Attr<int64_t>("hidden")
                            .Attr<bool>("reverse"));
@@ -140,10 +153,28 @@ XLA_FFI_DEFINE_HANDLER(FORWARD, run_forward,
 XLA_FFI_DEFINE_HANDLER(BACKWARD, run_backward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
-                           .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                           .Arg<Flags>().Arg<Flags>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
-                           .Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>().Ret<Floats>()
-                           .Ret<Floats>().Ret<Floats>().Ret<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Flags>()
+                           .Arg<Flags>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
+                           .Ret<Floats>()
                            .Attr<int32_t>("cell")
                            .Attr<int64_t>("hidden")
                            .Attr<bool>("reverse"));
@@ -153,7 +184,8 @@ XLA_FFI_DEFINE_HANDLER(BACKWARD, run_backward,
 PyObject* workspace(PyObject*, PyObject* args) {
   int cell, backward;
   long long steps, rows, inputs, hidden, outputs;
-  if (!PyArg_ParseTuple(args, "iLLLLLp", &cell, &steps, &rows, &inputs, &hidden, &outputs, &backward)) return nullptr;
+  if (!PyArg_ParseTuple(args, "iLLLLLp", &cell, &steps, &rows, &inputs, &hidden, &outputs, &backward))
+    return nullptr;
   const Sizes sizes{steps, rows, inputs, hidden, outputs ? outputs : hidden, false, outputs > 0};
   const auto size = backward ? kernels()->backward_workspace : kernels()->forward_workspace;
   return PyLong_FromLongLong(size(static_cast<CellKind>(cell), sizes));
@@ -191,8 +223,15 @@ PyMethodDef METHODS[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_kernels", "The recurrence on a CPU, in vector instructions.", -1,
-                      METHODS, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef MODULE = {PyModuleDef_HEAD_INIT,
+                      "_kernels",
+                      "The recurrence on a CPU, in vector instructions.",
+                      -1,
+                      METHODS,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
 
 int add_handler(PyObject* module, const char* name, XLA_FFI_Handler* handler) {
   PyObject* capsule = PyCapsule_New(reinterpret_cast<void*>(handler), nullptr, nullptr);

@@ -10,7 +10,7 @@ enum class CellKind : int32_t { tanh, relu, gru, lstm, peephole_lstm };
 
 struct Sizes {
   int64_t steps, rows, inputs, hidden, outputs;  // T, B, I, H, R
-  bool reverse, projects;  // by weight_hr; otherwise R is H
+  bool reverse, projects;                        // by weight_hr; otherwise R is H
 };
 
 // Arrays in C order. `valid` and `restart`, [T, B], may be null; so may `kept` and what a cell lacks.

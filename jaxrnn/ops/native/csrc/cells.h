@@ -1,8 +1,8 @@
 // What each cell does between its products, on vectors: `jaxrnn.cells` in C++, with derivatives in reverse.
 //
-// A cell's pre-activations are ordered so that those with a part from x come first and those with a part from h come
-// last: X_GATES of PRE, and all from FIRST_H on. `row_block` is torch's block of H rows for each of them. A panel
-// holds all pre-activations of UNITS vectors of hidden units.
+// A cell's pre-activations are ordered so that those with a part from x come first and those with a part from h
+// come last: X_GATES of PRE, and all from FIRST_H on. `row_block` is torch's block of H rows for each of them. A
+// panel holds all pre-activations of UNITS vectors of hidden units.
 
 struct Lstm {
   static constexpr int PRE = 4, X_GATES = 4, FIRST_H = 0, UNITS = 1, KEPT = 5, OWN = 0;

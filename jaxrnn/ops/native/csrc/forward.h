@@ -87,7 +87,8 @@ class ForwardRun {
       const bool cut = restarts(0, row);
       for (int64_t v = 0; v < space_.outputs; ++v) {
         const float* from = call_.h_first + row * s_.outputs + v * LANES;
-        store(space_.h[0] + row * space_.output_stride + v * LANES, cut ? Vec{} : load(from, filled(s_.outputs, v)));
+        store(space_.h[0] + row * space_.output_stride + v * LANES,
+              cut ? Vec{} : load(from, filled(s_.outputs, v)));
       }
       for (int64_t v = 0; Cell::HAS_C && v < space_.units; ++v) {
         const float* from = call_.c_first + row * s_.hidden + v * LANES;
@@ -168,8 +169,8 @@ class ForwardRun {
       for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
         const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
         std::fill(tile, tile + (end - first) * vectors * LANES, 0.0f);
-        product(end - first, s_.hidden, static_cast<int>(vectors), space_.raw + first * space_.stride, space_.stride,
-                space_.weight_hr + p * PANEL * LANES * s_.hidden, tile, vectors * LANES);
+        product(end - first, s_.hidden, static_cast<int>(vectors), space_.raw + first * space_.stride,
+                space_.stride, space_.weight_hr + p * PANEL * LANES * s_.hidden, tile, vectors * LANES);
         for (int64_t row = first; row < end; ++row) {
           for (int64_t j = 0; j < vectors; ++j) {
             finish(n, p * PANEL + j, row, load(tile + ((row - first) * vectors + j) * LANES));

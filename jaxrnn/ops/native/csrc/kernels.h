@@ -10,11 +10,16 @@
 template <typename Function>
 auto for_cell(CellKind kind, Function function) {
   switch (kind) {
-    case CellKind::tanh: return function(Tanh());
-    case CellKind::relu: return function(Relu());
-    case CellKind::gru: return function(Gru());
-    case CellKind::lstm: return function(Lstm());
-    default: return function(PeepholeLstm());
+    case CellKind::tanh:
+      return function(Tanh());
+    case CellKind::relu:
+      return function(Relu());
+    case CellKind::gru:
+      return function(Gru());
+    case CellKind::lstm:
+      return function(Lstm());
+    default:
+      return function(PeepholeLstm());
   }
 }
 

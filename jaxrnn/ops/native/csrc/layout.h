@@ -4,11 +4,11 @@
 // hidden units, which have to be done with a step before the next one begins. Where rows are many, there are groups
 // only, and each makes all its steps alone; where they are few, or weights many, members.
 
-constexpr int PANEL = 4;             // vectors of columns of a panel, where no cell says otherwise
-constexpr int TILE_ROWS = 48;        // whose sums are computed at once, and stay in the first-level cache
-constexpr int SLOT_ROWS = 16;        // that one thread computes, and adds up to a sum of their own
-constexpr int FEW_ROWS = 24;         // with fewer, the inputs of several steps are multiplied at once
-constexpr int64_t CHUNK_ROWS = 128;  // of the backward pass: steps times rows whose gradients are one product
+constexpr int PANEL = 4;                  // vectors of columns of a panel, where no cell says otherwise
+constexpr int TILE_ROWS = 48;             // whose sums are computed at once, and stay in the first-level cache
+constexpr int SLOT_ROWS = 16;             // that one thread computes, and adds up to a sum of their own
+constexpr int FEW_ROWS = 24;              // with fewer, the inputs of several steps are multiplied at once
+constexpr int64_t CHUNK_ROWS = 128;       // of the backward pass: steps times rows whose gradients are one product
 constexpr int64_t BATCH = 1 << 16;        // floats of what a chunk's cotangents are multiplied with at once
 constexpr int64_t OWN_WEIGHTS = 1 << 18;  // floats of weights that one thread can keep close
 

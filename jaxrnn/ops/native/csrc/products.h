@@ -57,9 +57,8 @@ inline void product(int64_t rows, int64_t depth, int vectors, const float* a, in
       const auto& of_rows = BLOCKS[std::min(BLOCK_VECTORS, vectors - v) - 1];
       for (int64_t n = 0; n < blocks; ++n) {  // of about the same height, as a low one is slow
         const int64_t first = rows * n / blocks, height = rows * (n + 1) / blocks - first;
-        of_rows[height - 1](part, a + first * row_stride + k, row_stride, 1,
-                            b + (k * vectors + v) * LANES, vectors * LANES, c + first * c_stride + v * LANES,
-                            c_stride);
+        of_rows[height - 1](part, a + first * row_stride + k, row_stride, 1, b + (k * vectors + v) * LANES,
+                            vectors * LANES, c + first * c_stride + v * LANES, c_stride);
       }
     }
   }

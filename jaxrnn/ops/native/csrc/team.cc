@@ -62,7 +62,9 @@ class Crew {
     size_.store(size, std::memory_order_relaxed);
     in_call_.store(true);
     if (sleeping_.load() > 0) {
-      { std::lock_guard<std::mutex> lock(mutex_); }  // one that is about to sleep does so first
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+      }  // one that is about to sleep does so first
       called_.notify_all();
     }
     return size;
@@ -86,7 +88,8 @@ class Crew {
   }
 
  private:
-  // A task of a round is open while its state is twice the round, and taken one later: who comes late takes nothing.
+  // A task of a round is open while its state is twice the round, and taken one later: who comes late takes
+  // nothing.
   struct alignas(64) Task {
     std::atomic<uint64_t> state{0};
   };

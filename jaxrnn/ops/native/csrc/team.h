@@ -7,7 +7,8 @@ namespace jaxrnn {
 constexpr int MOST_THREADS = 64;
 constexpr int TASKS_EACH = 4;  // at most, so that a thread which was held up leaves some to the others
 
-// The threads of one call: the calling one, which alone knows what comes next, and helpers, which it shares tasks with.
+// The threads of one call: the calling one, which alone knows what comes next, and helpers, which it shares tasks
+// with.
 //
 // It never waits for a helper that has not begun something: on a busy machine, where helpers come late, it does all
 // itself. Helpers are kept from call to call; where another call has them, and in a child of fork, there are none.
