@@ -1,5 +1,8 @@
 // The loop over time in reverse, with the gradients of weights and of x a chunk of steps at a time.
 
+// Whether gradients of rows of so many features are added up where the result will be.
+inline bool is_in_place(int64_t features) { return features % LANES == 0; }
+
 template <typename Cell>
 struct BackwardSpace : Layout<Cell> {
   static constexpr int H_GATES = Cell::PRE - Cell::FIRST_H;
@@ -26,9 +29,9 @@ struct BackwardSpace : Layout<Cell> {
     const int64_t right_columns = out_columns + x_columns + projects * columns;
     batch = std::min(chunk * s.rows, std::max<int64_t>(1, BATCH / (DEPTH * right_columns)) * DEPTH);
     right = space.take(batch * right_columns);
-    d_weight_ih = space.take(Cell::X_GATES * stride * x_columns);
-    d_weight_hh = space.take(H_GATES * stride * out_columns);
-    d_weight_hr = space.take(projects * out_columns * columns);
+    d_weight_ih = space.take(is_in_place(s.inputs) ? 0 : Cell::X_GATES * stride * x_columns);
+    d_weight_hh = space.take(is_in_place(s.outputs) ? 0 : H_GATES * stride * out_columns);
+    d_weight_hr = space.take(!projects || is_in_place(s.hidden) ? 0 : out_columns * columns);
     sums = space.take(slots * SUMS * stride);
     parts = space.take(slots * SUMS * stride);
   }
@@ -101,17 +104,39 @@ class BackwardRun {
     int64_t first, depth;
   };
 
-  // One of the matrices whose gradients are added up: (`gates` times `rows`) by `columns` vectors.
+  // One of the matrices whose gradients are added up, [gates * rows, features]: where the result will be, or, where
+  // rows do not end with a vector, in panels [gates * stride, PANEL] of the workspace.
   struct Gradient {
-    float* sums;  // panels [gates * stride, PANEL]
-    int64_t gates, rows, stride, columns;
-    float* panel(int64_t p) const { return sums + p * PANEL * LANES * gates * stride; }
-    int64_t vectors(int64_t p) const { return std::min<int64_t>(PANEL, columns - p * PANEL); }
+    float *result, *panels;
+    int64_t gates, rows, stride, features;
+    int first_gate;  // -1 where there are no gates
+
+    int64_t vectors() const { return ceiling(features, LANES); }
+    int64_t vectors_of(int64_t panel) const { return std::min<int64_t>(PANEL, vectors() - panel * PANEL); }
+    bool in_place() const { return is_in_place(features); }
+    int64_t size() const { return in_place() ? gates * rows * features : gates * stride * vectors() * LANES; }
+    float* sums() const { return in_place() ? result : panels; }
+    int64_t row_stride(int64_t panel) const { return in_place() ? features : vectors_of(panel) * LANES; }
+    float* at_result(int64_t gate, int64_t row) const {
+      const int64_t block = first_gate < 0 ? 0 : Cell::row_block(first_gate + static_cast<int>(gate));
+      return result + (block * rows + row) * features;
+    }
+    float* at(int64_t gate, int64_t row, int64_t v) const {
+      if (in_place()) return at_result(gate, row) + v * LANES;
+      const int64_t panel = v / PANEL, before = panel * PANEL * gates * stride;
+      return panels + (before + (gate * stride + row) * vectors_of(panel) + v % PANEL) * LANES;
+    }
   };
 
-  Gradient of_ih() const { return {space_.d_weight_ih, Cell::X_GATES, s_.hidden, space_.stride, space_.inputs}; }
-  Gradient of_hh() const { return {space_.d_weight_hh, S::H_GATES, s_.hidden, space_.stride, space_.outputs}; }
-  Gradient of_hr() const { return {space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, space_.units}; }
+  Gradient of_ih() const {
+    return {call_.d_weight_ih, space_.d_weight_ih, Cell::X_GATES, s_.hidden, space_.stride, s_.inputs, 0};
+  }
+  Gradient of_hh() const {
+    return {call_.d_weight_hh, space_.d_weight_hh, S::H_GATES, s_.hidden, space_.stride, s_.outputs, Cell::FIRST_H};
+  }
+  Gradient of_hr() const {
+    return {call_.d_weight_hr, space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, s_.hidden, -1};
+  }
 
   void pack(const Grid& grid, int number, int count) {
     const auto rows_of_gates = [&](const float* weight, int64_t columns, int first_gate) {
@@ -136,9 +161,9 @@ class BackwardRun {
     pack_rows(x_depth, inputs, s_.inputs, space_.weight_ih + inputs.first * x_depth * LANES,
               rows_of_gates(call_.weight_ih, s_.inputs, 0));
     for (const Gradient& gradient : {of_ih(), of_hh(), of_hr()}) {
-      if (!s_.projects && gradient.sums == space_.d_weight_hr) continue;
-      const Range mine = share(gradient.gates * gradient.stride * gradient.columns * LANES, number, count);
-      std::fill(gradient.sums + mine.first, gradient.sums + mine.end, 0.0f);
+      if (!s_.projects && gradient.first_gate < 0) continue;
+      const Range mine = share(gradient.size(), number, count);
+      std::fill(gradient.sums() + mine.first, gradient.sums() + mine.end, 0.0f);
     }
   }
 
@@ -318,19 +343,19 @@ class BackwardRun {
                            int64_t depth, int number, int count) {
     const int64_t heights = ceiling(to.rows, BLOCK_ROWS);
     const Range mine = share(to.gates * heights, number, count);
-    for (int64_t p = 0; p * PANEL < to.columns; ++p) {
-      const int64_t vectors = to.vectors(p);
+    for (int64_t p = 0; p * PANEL < to.vectors(); ++p) {
+      const int64_t vectors = to.vectors_of(p);
       for (int64_t k = 0; k < depth; k += DEPTH) {
         const int64_t part = std::min<int64_t>(DEPTH, depth - k);
         for (int64_t b = mine.first; b < mine.end; ++b) {
-          const int64_t row = b % heights * BLOCK_ROWS, height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
-          const int64_t place = b / heights * to.stride + row;
+          const int64_t gate = b / heights, row = b % heights * BLOCK_ROWS;
+          const int64_t height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
+          const float* from = left + k * left_stride + gate * to.stride + row;
           for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
             const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
             BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
-                part, left + k * left_stride + place, 1, left_stride,
-                right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
-                to.panel(p) + (place * vectors + v) * LANES, vectors * LANES);
+                part, from, 1, left_stride, right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
+                to.at(gate, row, p * PANEL + v), to.row_stride(p));
           }
         }
       }
@@ -375,9 +400,9 @@ class BackwardRun {
   }
 
   void write_weights(int number, int count) {
-    unpack(of_ih(), s_.inputs, 0, number, count, call_.d_weight_ih);
-    unpack(of_hh(), s_.outputs, Cell::FIRST_H, number, count, call_.d_weight_hh);
-    if (s_.projects) unpack(of_hr(), s_.hidden, -1, number, count, call_.d_weight_hr);
+    unpack(of_ih(), number, count);
+    unpack(of_hh(), number, count);
+    if (s_.projects) unpack(of_hr(), number, count);
     for (int j = 0; number == 0 && j < S::SUMS; ++j) {
       float* to = j < Cell::PRE ? call_.d_bias + j * s_.hidden : call_.d_own + (j - Cell::PRE) * s_.hidden;
       for (int64_t v = 0; v < space_.units; ++v) {
@@ -388,16 +413,13 @@ class BackwardRun {
     }
   }
 
-  // From panels into torch's layout, whose blocks of rows are in another order; -1 stands for no gates.
-  static void unpack(const Gradient& from, int64_t features, int first_gate, int number, int count, float* to) {
-    const Range mine = share(from.gates * from.rows, number, count);
+  // From panels into torch's layout, whose blocks of rows are in another order.
+  static void unpack(const Gradient& from, int number, int count) {
+    const Range mine = share(from.in_place() ? 0 : from.gates * from.rows, number, count);
     for (int64_t r = mine.first; r < mine.end; ++r) {
       const int64_t gate = r / from.rows, row = r % from.rows;
-      const int64_t block = first_gate < 0 ? 0 : Cell::row_block(first_gate + static_cast<int>(gate));
-      for (int64_t v = 0; v < from.columns; ++v) {
-        const int64_t at = (gate * from.stride + row) * from.vectors(v / PANEL) + v % PANEL;
-        store(to + (block * from.rows + row) * features + v * LANES, load(from.panel(v / PANEL) + at * LANES),
-              filled(features, v));
+      for (int64_t v = 0; v < from.vectors(); ++v) {
+        store(from.at_result(gate, row) + v * LANES, load(from.at(gate, row, v)), filled(from.features, v));
       }
     }
   }
