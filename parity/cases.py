@@ -133,9 +133,8 @@ def _layer(id: str, kind: str, summary: str, call: LayerCall, **options: Any) ->
     if call.masks:
         shared["dropout"] = DROPOUT
     shared |= options
-    return Case(
-        id, summary, partial(_torch_layer, kind, shared), partial(_jax_layer, kind, shared), call.probes
-    )
+    made = kind, shared, (FEATURES, call.hidden)
+    return Case(id, summary, partial(_torch_layer, *made), partial(_jax_layer, *made), call.probes)
 
 
 def _cell(id: str, kind: str, states: int = 1, **options: Any) -> Case:
@@ -234,8 +233,12 @@ def _decoding(
 _DEEP: dict[str, Any] = {"layers": 2, "directions": 2, "batch_first": True}
 _RAGGED = LayerCall(**_DEEP, ragged=True)
 _RAGGED_2 = LayerCall(**_DEEP, ragged=True, states=2)
+# More than a vector of hidden features: what the compiled kernels for CPUs compute, which leave fewer to the scan.
+_WIDE = LayerCall(**_DEEP, ragged=True, hidden=19)
+_WIDE_2 = LayerCall(**_DEEP, ragged=True, hidden=19, states=2)
 _PLAIN, _PLAIN_2 = LayerCall(hx=False), LayerCall(hx=False, states=2)
 _DEEP_TEXT = "two layers, bidirectional, batch first, ragged, with hx"
+_WIDE_TEXT = f"{_DEEP_TEXT}, 19 hidden features"
 _PLAIN_TEXT = "one layer, time major, hx omitted"
 _MODELS = (("rnn", "RNN", 1), ("gru", "GRU", 1), ("lstm", "LSTM", 2), ("peephole", "PeepholeLSTM", 2))
 
@@ -251,6 +254,17 @@ CASES: tuple[Case, ...] = (
         LayerCall(**_DEEP, ragged=True, states=2, projected=PROJECTED),
     ),
     _layer("peephole_lstm", "PeepholeLSTM", _DEEP_TEXT, _RAGGED_2),
+    _layer("rnn_tanh_wide", "RNN", _WIDE_TEXT, _WIDE),
+    _layer("rnn_relu_wide", "RNN", _WIDE_TEXT, _WIDE, nonlinearity="relu"),
+    _layer("gru_wide", "GRU", _WIDE_TEXT, _WIDE),
+    _layer("lstm_wide", "LSTM", _WIDE_TEXT, _WIDE_2),
+    _layer(
+        "lstm_projected_wide",
+        "LSTM",
+        _WIDE_TEXT,
+        LayerCall(**_DEEP, ragged=True, hidden=19, states=2, projected=PROJECTED),
+    ),
+    _layer("peephole_lstm_wide", "PeepholeLSTM", _WIDE_TEXT, _WIDE_2),
     _layer("rnn_plain", "RNN", _PLAIN_TEXT, _PLAIN),
     _layer("gru_plain", "GRU", _PLAIN_TEXT, _PLAIN),
     _layer("lstm_plain", "LSTM", _PLAIN_TEXT, _PLAIN_2),

@@ -19,7 +19,7 @@ class LayerCall(Call):
 
     states: 2 for an LSTM (h and c), else 1. ragged: rows of unequal lengths, with garbage in the padding; the
     smallest scale has NaN there, and an empty row.
-    resets: new sequences begin inside the rows. masks: dropout masks are injected.
+    resets: new sequences begin inside the rows. masks: dropout masks are injected. hidden: hidden features.
     """
 
     states: int = 1
@@ -32,6 +32,7 @@ class LayerCall(Call):
     ragged: bool = False
     resets: bool = False
     masks: bool = False
+    hidden: int = HIDDEN
 
     def _scales(self, probe_set: str) -> list[float]:
         """Keep a projected state, not bounded by a tanh, where it saturates (2), rather than explodes (4)."""
@@ -71,12 +72,12 @@ class LayerCall(Call):
 
     @property
     def _output_size(self) -> int:
-        return self.directions * (self.projected or HIDDEN)
+        return self.directions * (self.projected or self.hidden)
 
     def _hx(self, rng: np.random.Generator) -> Any:
         if not self.hx:
             return None
-        sizes = (self.projected or HIDDEN, HIDDEN)[: self.states]
+        sizes = (self.projected or self.hidden, self.hidden)[: self.states]
         rows = (BATCH,) if self.batched else ()
         states = tuple(normal(rng, (self.layers * self.directions, *rows, size), 0.5) for size in sizes)
         return states if self.states == 2 else states[0]
