@@ -4,34 +4,33 @@
 inline bool is_in_place(int64_t features) { return features % LANES == 0; }
 
 template <typename Cell>
-struct BackwardSpace : Layout<Cell> {
+struct BackwardSpace : Layout {
   static constexpr int H_GATES = Cell::PRE - Cell::FIRST_H;
   static constexpr int SUMS = Cell::PRE + Cell::OWN;
   int64_t chunk, wide, slots, batch;
   float *weight_ih, *weight_hh, *weight_hr, *d_pre, *dh, *dc, *d_out, *d_raw, *raw, *right;
   float *d_weight_ih, *d_weight_hh, *d_weight_hr, *sums, *parts;
   Space space;
-  BackwardSpace(const Sizes& s, float* base) : Layout<Cell>(s), space(base) {
-    const int64_t stride = this->stride, columns = this->units * LANES, x_columns = this->inputs * LANES;
-    const int64_t out_columns = this->outputs * LANES, projects = s.projects;
+  BackwardSpace(const Sizes& s, float* base) : Layout(s), space(base) {
+    const int64_t projects = s.projects;
     chunk = std::max<int64_t>(1, std::min(s.steps, CHUNK_ROWS / s.rows));
     wide = Cell::PRE * stride + 16;  // not a power of two, or rows would compete for the same places in the cache
     slots = ceiling(s.rows, SLOT_ROWS);
-    weight_ih = space.take(Cell::X_GATES * stride * x_columns);
-    weight_hh = space.take(H_GATES * stride * out_columns);
-    weight_hr = space.take(projects * s.outputs * columns);
+    weight_ih = space.take(Cell::X_GATES * stride * input_stride);
+    weight_hh = space.take(H_GATES * stride * output_stride);
+    weight_hr = space.take(projects * s.outputs * stride);
     d_pre = space.take(chunk * s.rows * wide);
-    dh = space.take(s.rows * this->output_stride);
+    dh = space.take(s.rows * output_stride);
     dc = space.take(Cell::HAS_C ? s.rows * stride : 0);
-    d_out = space.take(projects * chunk * s.rows * out_columns);  // cotangent of h after its projection ...
-    d_raw = space.take(projects * s.rows * stride);               // ... and before, and h itself before
-    raw = space.take(projects * chunk * s.rows * columns);
-    const int64_t right_columns = out_columns + x_columns + projects * columns;
+    d_out = space.take(projects * chunk * s.rows * output_stride);  // cotangent of h after its projection ...
+    d_raw = space.take(projects * s.rows * stride);                 // ... and before, and h itself before
+    raw = space.take(projects * chunk * s.rows * stride);
+    const int64_t right_columns = output_stride + input_stride + projects * stride;
     batch = std::min(chunk * s.rows, std::max<int64_t>(1, BATCH / (DEPTH * right_columns)) * DEPTH);
     right = space.take(batch * right_columns);
-    d_weight_ih = space.take(is_in_place(s.inputs) ? 0 : Cell::X_GATES * stride * x_columns);
-    d_weight_hh = space.take(is_in_place(s.outputs) ? 0 : H_GATES * stride * out_columns);
-    d_weight_hr = space.take(!projects || is_in_place(s.hidden) ? 0 : out_columns * columns);
+    d_weight_ih = space.take(is_in_place(s.inputs) ? 0 : Cell::X_GATES * stride * input_stride);
+    d_weight_hh = space.take(is_in_place(s.outputs) ? 0 : H_GATES * stride * output_stride);
+    d_weight_hr = space.take(!projects || is_in_place(s.hidden) ? 0 : output_stride * stride);
     sums = space.take(slots * SUMS * stride);
     parts = space.take(slots * SUMS * stride);
   }
@@ -41,17 +40,17 @@ template <typename Cell>
 class BackwardRun {
  public:
   explicit BackwardRun(const Backward& call)
-      : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
+      : call_(call), s_(call.sizes), space_(s_, call.workspace), steps_{s_, call.valid, call.restart} {}
 
   void run(Team& team) {
-    const int64_t weights = S::H_GATES * space_.stride * space_.outputs * LANES;
+    const int64_t weights = S::H_GATES * space_.stride * space_.output_stride;
     const Grid grid(s_, space_.units, space_.outputs, weights, team.size());
     const int count = team.size();
     team.each(count, [&](int n) { pack(grid, n, count); });
     team.each(grid.tasks(), [&](int task) { begin(grid.place(task)); });
     for (int64_t end = s_.steps; end > 0; end -= space_.chunk) {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
-      const Chunk chunk{s_.reverse ? time_.at(end - 1) : first, (end - first) * s_.rows};
+      const Chunk chunk{s_.reverse ? steps_.at(end - 1) : first, (end - first) * s_.rows};
       if (grid.has_members()) {
         for (int64_t n = end - 1; n >= first; --n) {
           team.each(grid.tasks(), [&](int task) {
@@ -135,7 +134,7 @@ class BackwardRun {
     return {call_.d_weight_hh, space_.d_weight_hh, S::H_GATES, s_.hidden, space_.stride, s_.outputs, Cell::FIRST_H};
   }
   Gradient of_hr() const {
-    return {call_.d_weight_hr, space_.d_weight_hr, 1, s_.outputs, space_.outputs * LANES, s_.hidden, -1};
+    return {call_.d_weight_hr, space_.d_weight_hr, 1, s_.outputs, space_.output_stride, s_.hidden, -1};
   }
 
   void pack(const Grid& grid, int number, int count) {
@@ -177,14 +176,6 @@ class BackwardRun {
         const float* from = call_.dc_last + row * s_.hidden + v * LANES;
         store(space_.dc + row * space_.stride + v * LANES, load(from, filled(s_.hidden, v)));
       }
-      // What lies beyond the units is multiplied by zeros, and must not be NaN.
-      for (int64_t at = row; place.member == 0 && at < space_.chunk * s_.rows; at += s_.rows) {
-        for (int64_t j = 0; j < Cell::PRE; ++j) {
-          for (int64_t v = space_.units; v * LANES < space_.stride; ++v) {
-            store(space_.d_pre + at * space_.wide + j * space_.stride + v * LANES, Vec{});
-          }
-        }
-      }
     }
     for (int64_t slot = place.slots.first; slot < place.slots.end; ++slot) {
       for (int64_t j = 0; j < S::SUMS; ++j) {
@@ -200,19 +191,19 @@ class BackwardRun {
 
   // The cotangent of h after step n, from the steps after it and from whoever used the output.
   Vec cotangent(int64_t n, int64_t row, int64_t v) const {
-    const int64_t at = time_.at(n) * s_.rows + row;
+    const int64_t at = steps_.at(n) * s_.rows + row;
     const Vec later = load(space_.dh + row * space_.output_stride + v * LANES);
     const Vec used = load(call_.dh + at * s_.outputs + v * LANES, filled(s_.outputs, v));
-    return restarts(n + 1, row) ? used : later + used;
+    return steps_.restarts(n + 1, row) ? used : later + used;
   }
 
   // With a projection: the cotangents of outputs, those of a chunk together, as they are multiplied by W_hr.
   void through_outputs(int64_t n, const Chunk& chunk, const Place& place) {
-    const int64_t t = time_.at(n);
+    const int64_t t = steps_.at(n);
     for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
       for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
         const Vec dh = cotangent(n, row, v);
-        const bool passes = !valid(t, row);
+        const bool passes = !steps_.valid(t, row);
         store(d_out(chunk, t, row) + v * LANES, passes ? Vec{} : dh);
         store(space_.dh + row * space_.output_stride + v * LANES, passes ? dh : Vec{});
       }
@@ -224,13 +215,13 @@ class BackwardRun {
       float* to = space_.d_raw + row * space_.stride;
       std::fill(to + place.panels.first * LANES, to + place.panels.end * LANES, 0.0f);
     }
-    multiply(place.rows, s_.outputs, place.panels, d_out(chunk, time_.at(n), 0), space_.outputs * LANES,
+    multiply(place.rows, s_.outputs, place.panels, d_out(chunk, steps_.at(n), 0), space_.output_stride,
              space_.weight_hr, space_.d_raw, space_.stride);
   }
 
   // Cotangents of a step's pre-activations, and of what passes by the products.
   void elementwise(int64_t n, const Chunk& chunk, const Place& place) {
-    const int64_t t = time_.at(n);
+    const int64_t t = steps_.at(n);
     for (int64_t v = place.panels.first; v < place.panels.end; ++v) {
       const int lanes = filled(s_.hidden, v);
       Vec own[Cell::OWN + 1];
@@ -242,13 +233,13 @@ class BackwardRun {
           const int64_t here = row * space_.stride + v * LANES;
           Vec dh = s_.projects ? load(space_.d_raw + here) : cotangent(n, row, v);
           Vec dc = {}, pre[S::SUMS] = {}, raw = {};
-          if constexpr (Cell::HAS_C) dc = restarts(n + 1, row) ? Vec{} : load(space_.dc + here);
-          if (valid(t, row)) {
+          if constexpr (Cell::HAS_C) dc = steps_.restarts(n + 1, row) ? Vec{} : load(space_.dc + here);
+          if (steps_.valid(t, row)) {
             Vec kept[Cell::KEPT + 1], h_before = {}, h = {};
             const float* from = call_.kept + ((t * space_.units + v) * s_.rows + row) * Cell::KEPT * LANES;
             for (int j = 0; j < Cell::KEPT; ++j) kept[j] = load(from + j * LANES);
             if constexpr (!Cell::HAS_C) {
-              if (!restarts(n, row)) h_before = load(before(n, row) + v * LANES, lanes);
+              if (!steps_.restarts(n, row)) h_before = load(before(n, row) + v * LANES, lanes);
               h = load(call_.h + (t * s_.rows + row) * s_.hidden + v * LANES, lanes);
             }
             raw = Cell::back(kept, own, h_before, h, dh, dc, pre, pre + Cell::PRE);
@@ -258,7 +249,7 @@ class BackwardRun {
           for (int j = 0; j < Cell::PRE; ++j) store(to + j * space_.stride, pre[j]);
           if constexpr (Cell::HAS_C) store(space_.dc + here, dc);
           if (s_.projects) {
-            store(space_.raw + ((t - chunk.low) * s_.rows + row) * space_.units * LANES + v * LANES, raw);
+            store(space_.raw + ((t - chunk.low) * s_.rows + row) * space_.stride + v * LANES, raw);
           } else {
             store(space_.dh + here, dh);
           }
@@ -273,8 +264,8 @@ class BackwardRun {
 
   void through_product(int64_t n, const Chunk& chunk, const Place& place) {
     multiply(place.rows, S::H_GATES * space_.stride, place.outputs,
-             d_pre(chunk, time_.at(n), 0) + Cell::FIRST_H * space_.stride, space_.wide, space_.weight_hh, space_.dh,
-             space_.output_stride);
+             d_pre(chunk, steps_.at(n), 0) + Cell::FIRST_H * space_.stride, space_.wide, space_.weight_hh,
+             space_.dh, space_.output_stride);
   }
 
   // C += A B for some rows and some vectors of columns, those of one member.
@@ -293,30 +284,32 @@ class BackwardRun {
 
   // What gradients of weights are cotangents times of: h before a step, x, and h before its projection.
   void pack_right(const Chunk& chunk, const Batch& batch, Range rows) {
-    float* x_right = space_.right + batch.depth * space_.outputs * LANES;
-    float* raw_right = x_right + batch.depth * space_.inputs * LANES;
+    float* x_right = space_.right + batch.depth * space_.output_stride;
+    float* raw_right = x_right + batch.depth * space_.input_stride;
     for (int64_t k = rows.first; k < rows.end; ++k) {
-      const int64_t at = chunk.low * s_.rows + batch.first + k, row = at % s_.rows, n = time_.at(at / s_.rows);
-      const bool out = !valid(at / s_.rows, row);
-      pack_row(out || restarts(n, row) ? nullptr : before(n, row), s_.outputs, space_.outputs, batch.depth, k,
-               space_.right);
+      const int64_t at = chunk.low * s_.rows + batch.first + k, row = at % s_.rows, n = steps_.at(at / s_.rows);
+      const bool out = !steps_.valid(at / s_.rows, row);
+      pack_row(out || steps_.restarts(n, row) ? nullptr : before(n, row), s_.outputs, space_.outputs, batch.depth,
+               k, space_.right);
       pack_row(out ? nullptr : call_.x + at * s_.inputs, s_.inputs, space_.inputs, batch.depth, k, x_right);
       if (s_.projects) {
-        const int64_t columns = space_.units * LANES;
-        pack_row(space_.raw + (batch.first + k) * columns, columns, space_.units, batch.depth, k, raw_right);
+        pack_row(space_.raw + (batch.first + k) * space_.stride, space_.stride, space_.units, batch.depth, k,
+                 raw_right);
       }
     }
   }
 
   // d W += (cotangents)^T (what was multiplied), and the sums of cotangents.
   void of_weights(const Batch& batch, int number, int count) {
-    const int64_t out_columns = space_.outputs * LANES, depth = batch.depth;
-    const float *x_right = space_.right + depth * out_columns, *raw_right = x_right + depth * space_.inputs * LANES;
+    const int64_t depth = batch.depth;
+    const float *x_right = space_.right + depth * space_.output_stride,
+                *raw_right = x_right + depth * space_.input_stride;
     const float* d_pre = space_.d_pre + batch.first * space_.wide;
     add_products(of_hh(), d_pre + Cell::FIRST_H * space_.stride, space_.wide, space_.right, depth, number, count);
     add_products(of_ih(), d_pre, space_.wide, x_right, depth, number, count);
     if (s_.projects) {
-      add_products(of_hr(), space_.d_out + batch.first * out_columns, out_columns, raw_right, depth, number, count);
+      add_products(of_hr(), space_.d_out + batch.first * space_.output_stride, space_.output_stride, raw_right,
+                   depth, number, count);
     }
     if (batch.first == 0) fold_sums(share(space_.slots * S::SUMS, number, count));
   }
@@ -387,7 +380,7 @@ class BackwardRun {
 
   void write_states(const Place& place) {
     for (int64_t row = place.rows.first; row < place.rows.end; ++row) {
-      const bool cut = restarts(0, row);
+      const bool cut = steps_.restarts(0, row);
       for (int64_t v = place.outputs.first; v < place.outputs.end; ++v) {
         const float* from = space_.dh + row * space_.output_stride + v * LANES;
         store(call_.dh_first + row * s_.outputs + v * LANES, cut ? Vec{} : load(from), filled(s_.outputs, v));
@@ -435,21 +428,16 @@ class BackwardRun {
   }
 
   float* d_out(const Chunk& chunk, int64_t t, int64_t row) const {
-    return space_.d_out + ((t - chunk.low) * s_.rows + row) * space_.outputs * LANES;
+    return space_.d_out + ((t - chunk.low) * s_.rows + row) * space_.output_stride;
   }
 
   // h of a row before step n, unless it restarts there.
   const float* before(int64_t n, int64_t row) const {
-    return (n == 0 ? call_.h_first : call_.h + time_.at(n - 1) * s_.rows * s_.outputs) + row * s_.outputs;
-  }
-
-  bool valid(int64_t t, int64_t row) const { return !call_.valid || call_.valid[t * s_.rows + row]; }
-  bool restarts(int64_t n, int64_t row) const {
-    return call_.restart && n < s_.steps && call_.restart[time_.at(n) * s_.rows + row];
+    return (n == 0 ? call_.h_first : call_.h + steps_.at(n - 1) * s_.rows * s_.outputs) + row * s_.outputs;
   }
 
   const Backward& call_;
   const Sizes& s_;
   const S space_;
-  const Time time_;
+  const Steps steps_;
 };

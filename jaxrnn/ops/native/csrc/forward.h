@@ -1,24 +1,24 @@
 // The loop over time.
 
 template <typename Cell>
-struct ForwardSpace : Layout<Cell> {
+struct ForwardSpace : Layout {
   static constexpr int64_t WIDTH = Cell::PRE * Cell::UNITS * LANES;  // of a panel of pre-activations
   static constexpr int X_VECTORS = Cell::X_GATES * Cell::UNITS;
   static constexpr int H_VECTORS = (Cell::PRE - Cell::FIRST_H) * Cell::UNITS;
   int64_t panels, chunk;
   float *weight_ih, *weight_hh, *weight_hr, *bias, *h[2], *c, *raw, *pre;
   Space space;
-  ForwardSpace(const Sizes& s, float* base) : Layout<Cell>(s), space(base) {
-    panels = ceiling(this->units, Cell::UNITS);
+  ForwardSpace(const Sizes& s, float* base) : Layout(s), space(base) {
+    panels = ceiling(units, Cell::UNITS);
     chunk = s.rows >= FEW_ROWS ? 1 : std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
     weight_ih = space.take(panels * s.inputs * X_VECTORS * LANES);
     weight_hh = space.take(panels * s.outputs * H_VECTORS * LANES);
-    weight_hr = space.take(s.projects ? s.hidden * this->outputs * LANES : 0);
+    weight_hr = space.take(s.projects ? s.hidden * output_stride : 0);
     bias = space.take(panels * WIDTH);
-    h[0] = space.take(s.rows * this->output_stride);
-    h[1] = space.take(s.rows * this->output_stride);
-    c = space.take(Cell::HAS_C ? s.rows * this->stride : 0);
-    raw = space.take(s.projects ? s.rows * this->stride : 0);  // h before it is projected
+    h[0] = space.take(s.rows * output_stride);
+    h[1] = space.take(s.rows * output_stride);
+    c = space.take(Cell::HAS_C ? s.rows * stride : 0);
+    raw = space.take(s.projects ? s.rows * stride : 0);  // h before it is projected
     pre = space.take(chunk > 1 ? panels * chunk * s.rows * WIDTH : 0);
   }
 };
@@ -27,7 +27,7 @@ template <typename Cell>
 class ForwardRun {
  public:
   explicit ForwardRun(const Forward& call)
-      : call_(call), s_(call.sizes), space_(s_, call.workspace), time_{s_.steps, s_.reverse} {}
+      : call_(call), s_(call.sizes), space_(s_, call.workspace), steps_{s_, call.valid, call.restart} {}
 
   void run(Team& team) {
     const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL),
@@ -84,7 +84,7 @@ class ForwardRun {
 
   void begin(Range rows) {
     for (int64_t row = rows.first; row < rows.end; ++row) {
-      const bool cut = restarts(0, row);
+      const bool cut = steps_.restarts(0, row);
       for (int64_t v = 0; v < space_.outputs; ++v) {
         const float* from = call_.h_first + row * s_.outputs + v * LANES;
         store(space_.h[0] + row * space_.output_stride + v * LANES,
@@ -98,10 +98,10 @@ class ForwardRun {
   }
 
   void step(int64_t n, const Place& place) {
-    const int64_t t = time_.at(n);
+    const int64_t t = steps_.at(n);
     // The steps whose inputs are multiplied together, in memory from `low` on.
     const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
-    const int64_t low = s_.reverse ? time_.at(start + ahead - 1) : start;
+    const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;
     alignas(64) float tile[TILE_ROWS * S::WIDTH];
     for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
       for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
@@ -132,7 +132,7 @@ class ForwardRun {
   }
 
   void elementwise(int64_t n, int64_t v, Range rows, const float* pre) {
-    const int64_t t = time_.at(n);
+    const int64_t t = steps_.at(n);
     const int lanes = filled(s_.hidden, v);
     Vec own[Cell::OWN + 1];
     for (int j = 0; j < Cell::OWN; ++j) own[j] = load(call_.own + j * s_.hidden + v * LANES, lanes);
@@ -149,9 +149,9 @@ class ForwardRun {
         for (int j = 0; j < Cell::KEPT; ++j) store(to + j * LANES, kept[j]);
       }
       if constexpr (Cell::HAS_C) {
-        if (!valid(t, row)) c = c_before;
+        if (!steps_.valid(t, row)) c = c_before;
         if (n + 1 == s_.steps) store(call_.c_last + row * s_.hidden + v * LANES, c, lanes);
-        store(space_.c + here, restarts(n + 1, row) ? Vec{} : c);
+        store(space_.c + here, steps_.restarts(n + 1, row) ? Vec{} : c);
       }
       if (s_.projects) {
         store(space_.raw + here, h);
@@ -182,24 +182,19 @@ class ForwardRun {
 
   // Write the h of a step.
   void finish(int64_t n, int64_t v, int64_t row, Vec h) {
-    const int64_t t = time_.at(n), here = row * space_.output_stride + v * LANES;
+    const int64_t t = steps_.at(n), here = row * space_.output_stride + v * LANES;
     const int lanes = filled(s_.outputs, v);
-    if (!valid(t, row)) h = load(space_.h[n % 2] + here);
+    if (!steps_.valid(t, row)) h = load(space_.h[n % 2] + here);
     store(call_.h + (t * s_.rows + row) * s_.outputs + v * LANES, h, lanes);
     if (n + 1 == s_.steps) store(call_.h_last + row * s_.outputs + v * LANES, h, lanes);
-    store(space_.h[(n + 1) % 2] + here, restarts(n + 1, row) ? Vec{} : h);
+    store(space_.h[(n + 1) % 2] + here, steps_.restarts(n + 1, row) ? Vec{} : h);
   }
 
   float* weight_ih(int64_t panel) const { return space_.weight_ih + panel * s_.inputs * S::X_VECTORS * LANES; }
   float* weight_hh(int64_t panel) const { return space_.weight_hh + panel * s_.outputs * S::H_VECTORS * LANES; }
 
-  bool valid(int64_t t, int64_t row) const { return !call_.valid || call_.valid[t * s_.rows + row]; }
-  bool restarts(int64_t n, int64_t row) const {
-    return call_.restart && n < s_.steps && call_.restart[time_.at(n) * s_.rows + row];
-  }
-
   const Forward& call_;
   const Sizes& s_;
   const S space_;
-  const Time time_;
+  const Steps steps_;
 };

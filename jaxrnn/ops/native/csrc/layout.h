@@ -34,7 +34,6 @@ inline int filled(int64_t features, int64_t v) {
 
 // What one task's is.
 struct Place {
-  int64_t member;
   Range slots, rows, panels, outputs;  // panels of hidden units, vectors of outputs
 };
 
@@ -56,19 +55,24 @@ class Grid {
   Place place(int task) const {
     const int64_t member = task % members_;
     const Range slots = share(ceiling(rows_, SLOT_ROWS), task / members_, groups_);
-    return {member, slots, rows_of(slots, rows_), share(panels_, member, members_),
-            share(outputs_, member, members_)};
+    return {slots, rows_of(slots, rows_), share(panels_, member, members_), share(outputs_, member, members_)};
   }
 
  private:
   int64_t rows_, panels_, outputs_, groups_, members_;
 };
 
-// The order of the loop.
-struct Time {
-  int64_t steps;
-  bool reverse;
-  int64_t at(int64_t n) const { return reverse ? steps - 1 - n : n; }
+// The steps in the order of the loop, and the marks on them.
+struct Steps {
+  const Sizes& sizes;
+  const bool *where_valid, *where_restart;  // [T, B], or null
+
+  int64_t at(int64_t n) const { return sizes.reverse ? sizes.steps - 1 - n : n; }
+  bool valid(int64_t t, int64_t row) const { return !where_valid || where_valid[t * sizes.rows + row]; }
+  // Whether step n of the loop begins from zeros; there is none after the last.
+  bool restarts(int64_t n, int64_t row) const {
+    return where_restart && n < sizes.steps && where_restart[at(n) * sizes.rows + row];
+  }
 };
 
 // Arrays in a workspace, one after the other; a workspace at null has a size only.
@@ -90,15 +94,15 @@ class Space {
 };
 
 // Vectors of hidden units, of outputs and of inputs; floats from row to row.
-template <typename Cell>
 struct Layout {
-  int64_t units, stride, outputs, output_stride, inputs;
+  int64_t units, stride, outputs, output_stride, inputs, input_stride;
   explicit Layout(const Sizes& s)
       : units(ceiling(s.hidden, LANES)),
-        stride(ceiling(units, Cell::UNITS) * Cell::UNITS * LANES),
+        stride(units * LANES),
         outputs(ceiling(s.outputs, LANES)),
-        output_stride(s.projects ? outputs * LANES : stride),
-        inputs(ceiling(s.inputs, LANES)) {}
+        output_stride(outputs * LANES),
+        inputs(ceiling(s.inputs, LANES)),
+        input_stride(inputs * LANES) {}
 };
 
 // Pack a panel [depth, vectors] of the transposed of a matrix whose row for column c is `row(c)`, null for zeros.

@@ -62,9 +62,7 @@ class Crew {
     size_.store(size, std::memory_order_relaxed);
     in_call_.store(true);
     if (sleeping_.load() > 0) {
-      {
-        std::lock_guard<std::mutex> lock(mutex_);
-      }  // one that is about to sleep does so first
+      const std::lock_guard<std::mutex> lock(mutex_);  // so that one that is about to sleep hears it, too
       called_.notify_all();
     }
     return size;
