@@ -44,8 +44,8 @@ def unroll(
     * `resets` marks the steps at which a new sequence begins inside a row: no state crosses such a mark, in
       either direction. The first sequence of a row starts from `state`, the others from zeros.
     * `reverse` runs from each row's last valid step to its first; outputs keep their place in time.
-    * `implementation`: "scan"; "native" (compiled kernels for a CPU, float32, without projection, see
-      `jaxrnn.ops.native`); "cudnn" (an LSTM in float32 on an NVIDIA GPU, without projection and resets);
+    * `implementation`: "scan"; "native" (compiled kernels for a CPU, float32, see `jaxrnn.ops.native`); "cudnn" (an
+      LSTM in float32 on an NVIDIA GPU, without projection and resets);
       "pallas" (one kernel for all steps: on a TPU, see `jaxrnn.ops.pallas_tpu`; on a Hopper GPU, experimental, see
       `jaxrnn.ops.pallas_gpu`); "quasi_deer", or a `QuasiDeer` with its options (all steps at once, see
       `jaxrnn.ops.quasi_deer`); "reference"; or None for the fastest that applies, "quasi_deer" left out and
@@ -155,9 +155,10 @@ def _unroll(
 
 def _choose(cell, layers, x, states, resets, memory, target, options) -> str:
     """Return the implementation that should be the fastest of those that serve a request."""
-    if pallas_tpu.is_chosen(cell, layers, x.swapaxes(0, 1), states, target=target):
+    steps_first = x.swapaxes(0, 1)
+    if pallas_tpu.is_chosen(cell, layers, steps_first, states, target=target):
         return "pallas"
-    if native.is_chosen(cell, layers, x.swapaxes(0, 1), states, memory=memory, target=target):
+    if native.is_chosen(cell, layers, steps_first, states, memory=memory, target=target):
         return "native"
     like = {"resets": resets} | {name: options[name] for name in ("bidirectional", "precision")}
     if memory == Memory() and cudnn.is_chosen(cell, layers, x, states, **like):

@@ -7,9 +7,10 @@ Results do not depend on a plan, only time and memory do. The constants were cho
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import AxisType
 
 from jaxrnn.cells import Cell
 
@@ -84,6 +85,16 @@ def target() -> Target:
     platform = jax.default_backend()
     kind = jax.local_devices()[0].device_kind if platform == "tpu" else None
     return Target(platform, kind, jax.device_count())
+
+
+def runs_on_one_device(x: jax.Array, target: Target) -> bool:
+    """Return whether a call that XLA cannot divide among devices may be made on `x`.
+
+    It may in a process with one device, and in `jax.shard_map`, where `x` is one device's part.
+    """
+    mesh: Any = jax.typeof(x).sharding.mesh
+    is_a_part = bool(mesh.axis_types) and all(kind == AxisType.Manual for kind in mesh.axis_types)
+    return target.devices == 1 or is_a_part
 
 
 class Plan(NamedTuple):

@@ -24,6 +24,7 @@ from jaxrnn.ops.native import call, library
 from jaxrnn.ops.planning import Target, planning_for, target
 from jaxrnn.plan.counting import count
 from tests.jaxrnn.common import CELLS, draw, draw_cell, mostly_slow, rms_error, scalar
+from tests.jaxrnn.kernel_checks import assert_transformed_alike, errors, in_float64, values_and_gradients
 
 SETS = library.instruction_sets()
 HAVE_THEM = pytest.mark.skipif(library.why_missing() is not None, reason=f"native {library.why_missing()}")
@@ -56,25 +57,6 @@ def draw_calm(cell, rows, steps, features, hidden, **options):
     """Return arguments of an unroll in float32 whose errors do not grow from step to step, or luck would decide."""
     params, x, state = draw_cell(cell, rows, steps, features, hidden, dtype=jnp.float32, **options)
     return params | {"weight_hh": params["weight_hh"] / np.sqrt(hidden)}, x, state
-
-
-def values_and_gradients(f, args):
-    results, pull = jax.vjp(f, *args)
-    cotangents = jax.tree.map(lambda a: jnp.asarray(draw(7, *a.shape), a.dtype), results)
-    return results, pull(cotangents)
-
-
-def errors(f, args, exact):
-    """Return the relative error of each result and gradient."""
-    found = jax.jit(partial(values_and_gradients, f))(args)
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
-    return np.array([rms_error(a, b) for a, b in pairs])
-
-
-def in_float64(f, args):
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), args)
-        return jax.jit(partial(values_and_gradients, f))(wide)
 
 
 def assert_as_good_as_the_scan(cell, args, memory=None, **options):
@@ -242,40 +224,9 @@ def test_the_logistic_function_is_right_to_three_units_in_the_last_place(instruc
 
 @HAVE_THEM
 def test_forward_mode_vmap_and_second_derivatives_work():
-    params, x, state = draw_cell(cells.GRU, B, 4, I, 7, dtype=jnp.float32)
+    args = draw_cell(cells.GRU, B, 4, I, 7, dtype=jnp.float32)
     marks = {"lengths": jnp.array([4, 2, 0, 3, 1])}
-    ours, theirs = (unroller(cells.GRU, name, **marks) for name in ("native", "reference"))
-
-    def tangent(f):
-        direction = jax.tree.map(lambda a: jnp.asarray(draw(3, *a.shape), a.dtype), (params, x, state))
-        return jax.jvp(f, (params, x, state), direction)
-
-    def product_with_the_hessian(f):
-        of_weights = jax.grad(scalar(f), argnums=(0, 1))
-        return jax.jvp(lambda *weights: of_weights(*weights, state), (params, x), (params, x))[1]
-
-    def gradient_of_gradient(f):
-        def norm(params):
-            return sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(scalar(f))(params, x, state)))
-
-        return jax.grad(norm)(params)
-
-    def of_a_batch_of_batches(f):
-        def loss(params, xs):
-            return jnp.sin(jax.vmap(lambda x: f(params, x, state)[0], in_axes=1, out_axes=2)(xs)).sum()
-
-        return jax.value_and_grad(loss, argnums=(0, 1))(params, jnp.stack([x, 2 * x], axis=1))
-
-    def per_example(f):
-        rows = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
-        return jax.vmap(jax.grad(scalar(f), argnums=(0, 1)), in_axes=(0, None, None))(rows, x, state)
-
-    for transform in (
-        tangent, product_with_the_hessian, gradient_of_gradient, of_a_batch_of_batches, per_example,
-    ):  # fmt: skip
-        found = jax.jit(lambda transform=transform: (transform(ours), transform(theirs)))()
-        for a, b in zip(*map(jax.tree.leaves, found), strict=True):
-            assert rms_error(a, b) < 5e-6, transform
+    assert_transformed_alike(*(unroller(cells.GRU, name, **marks) for name in ("native", "reference")), args)
 
 
 @HAVE_THEM

@@ -1,15 +1,15 @@
 """The unroll on a CPU as compiled kernels (C++, `csrc/`), called through XLA's foreign function interface.
 
 XLA's loop calls a general matrix product in each step. It packs ``W_hh`` anew every time, wakes a second thread
-that slept during the elementwise part, and runs at a quarter to three quarters of the processor's
-speed. Here one call makes all steps of a layer in one direction: weights are packed once and stay in the cache,
-threads stay awake, and a step's elementwise part is computed where its sums lie. Backward likewise; the gradients
-of the weights and of x are products over some hundred rows at a time, of what is in the cache still.
+that slept during the elementwise part, and runs at a quarter to three quarters of the processor's speed. Here one
+call makes all steps of a layer in one direction: weights are packed once and stay in the cache, threads stay awake,
+and a step's elementwise part is computed where its sums lie. Backward likewise; the gradients of the weights and
+of x are products over some hundred rows at a time, of what is in the cache still.
 
-`csrc/cells.h` holds what `jaxrnn.cells` says of each cell, in vectors, with its derivative; `unroll.h` the loops,
-the same for all cells; `products.h` the matrix product; `team.cc` the threads. Results do not depend on how many
-there are. float32 only. What is not served here is computed by "scan", and so are forward mode and second
-derivatives.
+`csrc/cells.h` holds what `jaxrnn.cells` says of each cell, in vectors, with its derivative; `forward.h` and
+`backward.h` the loops, the same for all cells; `layout.h` how they are divided; `products.h` the matrix product;
+`team.cc` the threads. Results do not depend on how many there are. float32 only. What is not served here is
+computed by "scan", and so are forward mode and second derivatives.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,12 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.sharding import AxisType
 
 from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import scan
 from jaxrnn.ops.memory import Memory
 from jaxrnn.ops.native import call, library
-from jaxrnn.ops.planning import Plan, Target
+from jaxrnn.ops.planning import Plan, Target, runs_on_one_device
 
 # Packing the weights takes as long as multiplying so many rows by them: with fewer in all, a scan is faster.
 LEAST_ROWS = 16
@@ -100,21 +99,10 @@ def is_chosen(
     memory: Memory,
     target: Target,
 ) -> bool:
-    """Return whether `implementation=None` means the kernels here.
-
-    XLA cannot divide a call among devices: where it would have to, in a process with several and outside of
-    `jax.shard_map`, they are not chosen.
-    """
-    if not (target.devices == 1 or _is_one_devices_part(x)):
-        return False
-    if why_not(cell, layers, x, states, memory=memory, target=target):
+    """Return whether `implementation=None` means the kernels here: where they serve, on one device, and pay."""
+    if why_not(cell, layers, x, states, memory=memory, target=target) or not runs_on_one_device(x, target):
         return False
     rows, hidden = x.shape[0] * x.shape[1], layers[0]["weight_ih"].shape[0] // cell.gates
     least = LEAST_HIDDEN if cell.gates > 1 else LEAST_HIDDEN_OF_ONE_GATE
     padding = 4 * call.KERNELS[cell].kept * (-hidden % call.LANES) * rows
     return x.shape[0] > 1 and rows >= LEAST_ROWS and hidden >= least and padding <= PADDING_BYTES
-
-
-def _is_one_devices_part(x: jax.Array) -> bool:
-    mesh: Any = jax.typeof(x).sharding.mesh
-    return bool(mesh.axis_types) and all(kind == AxisType.Manual for kind in mesh.axis_types)

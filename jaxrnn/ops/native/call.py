@@ -19,7 +19,6 @@ from jaxrnn.ops.planning import Plan
 from jaxrnn.ops.primitives import Arrays, Operation, gradients_of
 
 FLOAT32 = jnp.float32
-FORWARD, BACKWARD = "jaxrnn_forward", "jaxrnn_backward"  # as `library` registers them
 LANES = 16  # of the widest vectors: what is kept is padded to whole ones
 
 
@@ -70,7 +69,7 @@ def _forward(static: _Static, leaves: Arrays, *, keep: bool) -> list[Any]:
     size = _size(static.cell, inputs)
     zeros = jnp.zeros(size.hidden, FLOAT32)
     call = _call(
-        FORWARD,
+        library.FORWARD,
         (size.steps, size.rows, state.h.shape[-1]),
         state.h.shape,
         _rest(state).shape,
@@ -95,7 +94,7 @@ def _backward(
     size = _size(static.cell, inputs)
     own, projection = _own(layer, size), _projection(layer)
     call = _call(
-        BACKWARD,
+        library.BACKWARD,
         inputs.x.shape if jax.tree.unflatten(static.structure, wanted).x else (0,),
         layer.weight_ih.shape,
         layer.weight_hh.shape,
@@ -154,12 +153,12 @@ def _call(name: str, *results: tuple[int, ...]) -> Callable[..., Any]:
 
 def flops(target: str, operands: Sequence[tuple[int, ...]], results: Sequence[tuple[int, ...]]) -> int | None:
     """Return what a call of these shapes multiplies and adds in its products; None for calls that are not ours."""
-    if target not in (FORWARD, BACKWARD):
+    if target not in (library.FORWARD, library.BACKWARD):
         return None
     (steps, rows, _), *weights = operands[:4]
     of_x, of_h, of_projection = map(math.prod, weights)
     products = of_x + of_h + of_projection
-    if target == BACKWARD:
+    if target == library.BACKWARD:
         products = 2 * products if results[0] != (0,) else products + of_h + of_projection
     return 2 * steps * rows * products
 

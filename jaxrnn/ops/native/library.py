@@ -14,9 +14,10 @@ try:
 except ImportError:  # not built: no compiler, or no platform that the sources are for
     _kernels = None
 
-CALLS = ("forward", "backward")
-for _name in CALLS if _kernels else ():
-    jax.ffi.register_ffi_target(f"jaxrnn_{_name}", getattr(_kernels, _name), platform="cpu")
+FORWARD, BACKWARD = "jaxrnn_forward", "jaxrnn_backward"  # as programs call them
+if _kernels:
+    jax.ffi.register_ffi_target(FORWARD, _kernels.forward, platform="cpu")
+    jax.ffi.register_ffi_target(BACKWARD, _kernels.backward, platform="cpu")
 
 
 def why_missing() -> str | None:

@@ -23,14 +23,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType
 
 from jaxrnn.cells import Cell, Parameters, State
 from jaxrnn.ops import precision as precisions
 from jaxrnn.ops import scan
 from jaxrnn.ops.memory import Memory
 from jaxrnn.ops.pallas_tpu.sizes import MIB, SUBLANES, Size, choose_steps, needed_bytes, plan_for, vmem_of
-from jaxrnn.ops.planning import Plan, Target
+from jaxrnn.ops.planning import Plan, Target, runs_on_one_device
 
 REMEDY = "Leave implementation at None to let jaxrnn choose, or take 'scan'."
 
@@ -117,14 +116,9 @@ def is_chosen(
     XLA cannot divide a kernel among chips: where it would have to, in a process with several and outside of
     `jax.shard_map`, they are not chosen.
     """
-    if target.platform != "tpu" or not (target.devices == 1 or _is_one_chips_part(x)):
+    if target.platform != "tpu" or not runs_on_one_device(x, target):
         return False
     return why_not(cell, layers, x, states, target=target) is None and x.shape[0] > 1
-
-
-def _is_one_chips_part(x: jax.Array) -> bool:
-    mesh: Any = jax.typeof(x).sharding.mesh
-    return bool(mesh.axis_types) and all(kind == AxisType.Manual for kind in mesh.axis_types)
 
 
 def _served_precision(precision: lax.PrecisionLike) -> Any:
