@@ -92,9 +92,10 @@ def runs_on_one_device(x: jax.Array, target: Target) -> bool:
 
     It may in a process with one device, and in `jax.shard_map`, where `x` is one device's part.
     """
+    if target.devices == 1:
+        return True
     mesh: Any = jax.typeof(x).sharding.mesh
-    is_a_part = bool(mesh.axis_types) and all(kind == AxisType.Manual for kind in mesh.axis_types)
-    return target.devices == 1 or is_a_part
+    return bool(mesh.axis_types) and all(kind == AxisType.Manual for kind in mesh.axis_types)
 
 
 class Plan(NamedTuple):
