@@ -52,22 +52,21 @@ class BackwardRun {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
       const Chunk chunk{s_.reverse ? steps_.at(end - 1) : first, (end - first) * s_.rows};
       if (grid.has_members()) {
-        for (int64_t n = end - 1; n >= first; --n) {
-          team.each(grid.tasks(), [&](int task) {
-            const Place place = grid.place(task);
-            if (n + 1 < end) through_product(n + 1, chunk, place);
-            s_.projects ? through_outputs(n, chunk, place) : elementwise(n, chunk, place);
-          });
-          if (!s_.projects) continue;
-          team.each(grid.tasks(), [&](int task) {
-            through_projection(n, chunk, grid.place(task));
-            elementwise(n, chunk, grid.place(task));
-          });
-        }
-        team.each(grid.tasks(), [&](int task) { through_product(first, chunk, grid.place(task)); });
+        const int phases = s_.projects ? 2 : 1;
+        team.each_step((end - first) * phases + 1, grid.tasks(), grid.stretch(), [&](int64_t at, int task) {
+          const Place& place = grid.place(task);
+          const int64_t n = end - 1 - at / phases;
+          if (at % phases > 0) {
+            through_projection(n, chunk, place);
+            elementwise(n, chunk, place);
+            return;
+          }
+          if (n + 1 < end) through_product(n + 1, chunk, place);
+          if (n >= first) s_.projects ? through_outputs(n, chunk, place) : elementwise(n, chunk, place);
+        });
       } else {
         team.each(grid.tasks(), [&](int task) {
-          const Place place = grid.place(task);
+          const Place& place = grid.place(task);
           for (int64_t n = end - 1; n >= first; --n) {
             if (s_.projects) {
               through_outputs(n, chunk, place);
@@ -147,7 +146,7 @@ class BackwardRun {
     };
     const int64_t x_depth = Cell::X_GATES * space_.stride, h_depth = S::H_GATES * space_.stride;
     if (number < grid.members()) {  // panels of a member's own, in all groups
-      const Place place = grid.place(number);
+      const Place& place = grid.place(number);
       pack_rows(h_depth, place.outputs, s_.outputs, space_.weight_hh + place.outputs.first * h_depth * LANES,
                 rows_of_gates(call_.weight_hh, s_.outputs, Cell::FIRST_H));
       if (s_.projects) {
@@ -269,13 +268,13 @@ class BackwardRun {
   }
 
   // C += A B for some rows and some vectors of columns, those of one member.
-  static void multiply(Range rows, int64_t depth, Range vectors, const float* a, int64_t a_stride, const float* b,
-                       float* c, int64_t c_stride) {
+  void multiply(Range rows, int64_t depth, Range vectors, const float* a, int64_t a_stride, const float* b,
+                float* c, int64_t c_stride) const {
     for (int64_t first = rows.first; first < rows.end; first += TILE_ROWS) {
       const int64_t many = std::min<int64_t>(TILE_ROWS, rows.end - first);
       for (int64_t v = vectors.first; v < vectors.end; v += PANEL) {
         product(many, depth, static_cast<int>(std::min<int64_t>(PANEL, vectors.end - v)), a + first * a_stride,
-                a_stride, b + v * depth * LANES, c + first * c_stride + v * LANES, c_stride);
+                a_stride, b + v * depth * LANES, c + first * c_stride + v * LANES, c_stride, s_.rows == 1);
       }
     }
   }
@@ -331,28 +330,44 @@ class BackwardRun {
     }
   }
 
-  // Add left^T right, one thread's part of the gradient's rows.
+  // Add left^T right, one thread's part of the gradient's rows, some blocks at a time.
   static void add_products(const Gradient& to, const float* left, int64_t left_stride, const float* right,
                            int64_t depth, int number, int count) {
-    const int64_t heights = ceiling(to.rows, BLOCK_ROWS);
+    const int64_t heights = ceiling(to.rows, BLOCK_ROWS), panels = ceiling(to.vectors(), PANEL);
     const Range mine = share(to.gates * heights, number, count);
-    for (int64_t p = 0; p * PANEL < to.vectors(); ++p) {
-      const int64_t vectors = to.vectors_of(p);
-      for (int64_t k = 0; k < depth; k += DEPTH) {
-        const int64_t part = std::min<int64_t>(DEPTH, depth - k);
-        for (int64_t b = mine.first; b < mine.end; ++b) {
-          const int64_t gate = b / heights, row = b % heights * BLOCK_ROWS;
-          const int64_t height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
-          const float* from = left + k * left_stride + gate * to.stride + row;
-          for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
-            const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
-            BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
-                part, from, 1, left_stride, right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
-                to.at(gate, row, p * PANEL + v), to.row_stride(p));
+    alignas(64) float packed[BLOCKS_AT_ONCE][DEPTH * BLOCK_ROWS];
+    const float* columns[BLOCKS_AT_ONCE];  // of the left side, for each block
+    for (int64_t k = 0; k < depth; k += DEPTH) {
+      const int64_t part = std::min<int64_t>(DEPTH, depth - k);
+      for (int64_t first = mine.first; first < mine.end; first += BLOCKS_AT_ONCE) {
+        const int64_t many = std::min(BLOCKS_AT_ONCE, mine.end - first);
+        for (int64_t b = 0; b < many; ++b) {
+          const int64_t gate = (first + b) / heights, row = (first + b) % heights * BLOCK_ROWS;
+          columns[b] = left + k * left_stride + gate * to.stride + row;
+          if (panels >= PANELS_TO_PACK_FOR) columns[b] = pack_columns(part, columns[b], left_stride, packed[b]);
+        }
+        for (int64_t p = 0; p < panels; ++p) {
+          const int64_t vectors = to.vectors_of(p);
+          for (int64_t b = 0; b < many; ++b) {
+            const int64_t gate = (first + b) / heights, row = (first + b) % heights * BLOCK_ROWS;
+            const int64_t height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
+            for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
+              const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
+              BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
+                  part, columns[b], 1, columns[b] == packed[b] ? BLOCK_ROWS : left_stride,
+                  right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
+                  to.at(gate, row, p * PANEL + v), to.row_stride(p));
+            }
           }
         }
       }
     }
+  }
+
+  // Columns of one block. Each row is in another page, and a processor has few of those at hand.
+  static const float* pack_columns(int64_t depth, const float* from, int64_t stride, float* to) {
+    for (int64_t k = 0; k < depth; ++k) std::memcpy(to + k * BLOCK_ROWS, from + k * stride, 4 * BLOCK_ROWS);
+    return to;
   }
 
   // dx = (cotangents of pre-activations) W_ih, for some of a chunk's rows, counted over all its steps.
@@ -365,7 +380,7 @@ class BackwardRun {
         const int64_t vectors = std::min<int64_t>(PANEL, space_.inputs - v);
         std::fill(tile, tile + many * vectors * LANES, 0.0f);
         product(many, depth, static_cast<int>(vectors), space_.d_pre + first * space_.wide, space_.wide,
-                space_.weight_ih + v * depth * LANES, tile, vectors * LANES);
+                space_.weight_ih + v * depth * LANES, tile, vectors * LANES, false);
         for (int64_t row = 0; row < many; ++row) {
           float* to = call_.dx + (chunk.low * s_.rows + first + row) * s_.inputs;
           for (int64_t j = 0; j < vectors; ++j) {

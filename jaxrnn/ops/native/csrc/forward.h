@@ -37,10 +37,10 @@ class ForwardRun {
       begin(share(s_.rows, n, team.size()));
     });
     if (grid.has_members()) {
-      for (int64_t n = 0; n < s_.steps; ++n) {
-        team.each(grid.tasks(), [&](int task) { step(n, grid.place(task)); });
-        if (s_.projects) team.each(grid.tasks(), [&](int task) { project(n, grid.place(task)); });
-      }
+      const int phases = s_.projects ? 2 : 1;
+      team.each_step(s_.steps * phases, grid.tasks(), grid.stretch(), [&](int64_t at, int task) {
+        at % phases == 0 ? step(at / phases, grid.place(task)) : project(at / phases, grid.place(task));
+      });
     } else {
       team.each(grid.tasks(), [&](int task) {
         for (int64_t n = 0; n < s_.steps; ++n) {
@@ -98,28 +98,37 @@ class ForwardRun {
   }
 
   void step(int64_t n, const Place& place) {
-    const int64_t t = steps_.at(n);
-    // The steps whose inputs are multiplied together, in memory from `low` on.
-    const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
-    const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;
+    space_.chunk > 1 ? step_of_few_rows(n, place) : step_of_many_rows(n, place);
+  }
+
+  // With many rows, a tile of sums is used up while it is in the first-level cache.
+  void step_of_many_rows(int64_t n, const Place& place) {
     alignas(64) float tile[TILE_ROWS * S::WIDTH];
     for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
       for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
-        const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
-        float* pre = tile;
-        if (space_.chunk > 1) {
-          float* chunk = space_.pre + p * space_.chunk * s_.rows * S::WIDTH;
-          if (n == start) from_inputs(p, ahead * s_.rows, low * s_.rows, chunk);
-          pre = chunk + ((t - low) * s_.rows + first) * S::WIDTH;
-        } else {
-          from_inputs(p, end - first, t * s_.rows + first, pre);
-        }
-        product(end - first, s_.outputs, S::H_VECTORS, space_.h[n % 2] + first * space_.output_stride,
-                space_.output_stride, weight_hh(p), pre + Cell::FIRST_H * Cell::UNITS * LANES, S::WIDTH);
-        for (int unit = 0; unit < Cell::UNITS && p * Cell::UNITS + unit < space_.units; ++unit) {
-          elementwise(n, p * Cell::UNITS + unit, {first, end}, pre + unit * LANES);
-        }
+        const Range rows{first, std::min(first + TILE_ROWS, place.rows.end)};
+        from_inputs(p, rows.end - first, steps_.at(n) * s_.rows + first, tile);
+        from_state(n, p, rows, tile);
+        elementwise(n, p, rows, tile);
       }
+    }
+  }
+
+  // With few, inputs of several steps are multiplied together; and all sums of a step come first, so that a core
+  // can begin with the elementwise part of a vector while another's is under way.
+  void step_of_few_rows(int64_t n, const Place& place) {
+    const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
+    const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;  // in memory the chunk begins there
+    const auto sums = [&](int64_t p, int64_t t) {
+      return space_.pre + ((p * space_.chunk + t - low) * s_.rows + place.rows.first) * S::WIDTH;
+    };
+    for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
+      if (n == start)
+        from_inputs(p, ahead * s_.rows, low * s_.rows, space_.pre + p * space_.chunk * s_.rows * S::WIDTH);
+      from_state(n, p, place.rows, sums(p, steps_.at(n)));
+    }
+    for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
+      elementwise(n, p, place.rows, sums(p, steps_.at(n)));
     }
   }
 
@@ -128,10 +137,23 @@ class ForwardRun {
     for (int64_t row = 0; row < rows; ++row) {
       std::memcpy(pre + row * S::WIDTH, space_.bias + panel * S::WIDTH, sizeof(float) * S::WIDTH);
     }
-    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, weight_ih(panel), pre, S::WIDTH);
+    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, weight_ih(panel), pre, S::WIDTH,
+            false);
   }
 
-  void elementwise(int64_t n, int64_t v, Range rows, const float* pre) {
+  // Add W_hh h.
+  void from_state(int64_t n, int64_t panel, Range rows, float* pre) const {
+    product(rows.end - rows.first, s_.outputs, S::H_VECTORS, space_.h[n % 2] + rows.first * space_.output_stride,
+            space_.output_stride, weight_hh(panel), pre + Cell::FIRST_H * Cell::UNITS * LANES, S::WIDTH,
+            s_.rows == 1);
+  }
+
+  void elementwise(int64_t n, int64_t panel, Range rows, const float* pre) {
+    const int64_t units = std::min<int64_t>(Cell::UNITS, space_.units - panel * Cell::UNITS);
+    for (int64_t j = 0; j < units; ++j) of_vector(n, panel * Cell::UNITS + j, rows, pre + j * LANES);
+  }
+
+  void of_vector(int64_t n, int64_t v, Range rows, const float* pre) {
     const int64_t t = steps_.at(n);
     const int lanes = filled(s_.hidden, v);
     Vec own[Cell::OWN + 1];
@@ -170,7 +192,8 @@ class ForwardRun {
         const int64_t end = std::min(first + TILE_ROWS, place.rows.end);
         std::fill(tile, tile + (end - first) * vectors * LANES, 0.0f);
         product(end - first, s_.hidden, static_cast<int>(vectors), space_.raw + first * space_.stride,
-                space_.stride, space_.weight_hr + p * PANEL * LANES * s_.hidden, tile, vectors * LANES);
+                space_.stride, space_.weight_hr + p * PANEL * LANES * s_.hidden, tile, vectors * LANES,
+                s_.rows == 1);
         for (int64_t row = first; row < end; ++row) {
           for (int64_t j = 0; j < vectors; ++j) {
             finish(n, p * PANEL + j, row, load(tile + ((row - first) * vectors + j) * LANES));

@@ -4,13 +4,15 @@
 // hidden units, which have to be done with a step before the next one begins. Where rows are many, there are groups
 // only, and each makes all its steps alone; where they are few, or weights many, members.
 
-constexpr int PANEL = 4;                  // vectors of columns of a panel, where no cell says otherwise
-constexpr int TILE_ROWS = 48;             // whose sums are computed at once, and stay in the first-level cache
-constexpr int SLOT_ROWS = 16;             // that one thread computes, and adds up to a sum of their own
-constexpr int FEW_ROWS = 24;              // with fewer, the inputs of several steps are multiplied at once
-constexpr int64_t CHUNK_ROWS = 128;       // of the backward pass: steps times rows whose gradients are one product
-constexpr int64_t BATCH = 1 << 16;        // floats of what a chunk's cotangents are multiplied with at once
-constexpr int64_t OWN_WEIGHTS = 1 << 18;  // floats of weights that one thread can keep close
+constexpr int TILE_ROWS = 48;              // whose sums are computed at once, and stay in the first-level cache
+constexpr int SLOT_ROWS = 16;              // that one thread computes, and adds up to a sum of their own
+constexpr int FEW_ROWS = 24;               // with fewer, the inputs of several steps are multiplied at once
+constexpr int64_t CHUNK_ROWS = 128;        // of the backward pass: steps times rows whose gradients are one product
+constexpr int64_t BATCH = 1 << 16;         // floats of what a chunk's cotangents are multiplied with at once
+constexpr int64_t BLOCKS_AT_ONCE = 8;      // of a gradient of weights, so that a panel is read once for all of them
+constexpr int64_t PANELS_TO_PACK_FOR = 4;  // columns of cotangents, before they are multiplied with so many
+constexpr int64_t OWN_WEIGHTS = 1 << 18;   // floats of weights that one thread can keep close
+constexpr int64_t STRETCH = 1 << 21;       // multiplications by W_hh in steps for which threads stay together
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -46,20 +48,26 @@ class Grid {
     groups_ = std::max(most, std::min<int64_t>(threads * TASKS_EACH, s.rows / TILE_ROWS));
     if (threads == 1 || s.rows < FEW_ROWS || (weights > OWN_WEIGHTS && panels >= threads)) groups_ = 1;
     members_ = std::max<int64_t>(1, std::min(threads / groups_, panels));
+    stretch_ = std::max<int64_t>(1, STRETCH / (s.rows * weights));
+    for (int64_t task = 0; task < groups_ * members_; ++task) places_.push_back(place_of(task));
   }
 
   int tasks() const { return static_cast<int>(groups_ * members_); }
+  int64_t stretch() const { return stretch_; }
   int64_t members() const { return members_; }
   bool has_members() const { return members_ > 1; }
 
-  Place place(int task) const {
+  const Place& place(int task) const { return places_[static_cast<size_t>(task)]; }
+
+ private:
+  Place place_of(int64_t task) const {
     const int64_t member = task % members_;
     const Range slots = share(ceiling(rows_, SLOT_ROWS), task / members_, groups_);
     return {slots, rows_of(slots, rows_), share(panels_, member, members_), share(outputs_, member, members_)};
   }
 
- private:
-  int64_t rows_, panels_, outputs_, groups_, members_;
+  int64_t rows_, panels_, outputs_, groups_, members_, stretch_;
+  std::vector<Place> places_;
 };
 
 // The steps in the order of the loop, and the marks on them.

@@ -5,7 +5,12 @@
 
 constexpr int BLOCK_ROWS = JAXRNN_BLOCK_ROWS;
 constexpr int BLOCK_VECTORS = JAXRNN_BLOCK_VECTORS;
-constexpr int DEPTH = 128;  // of a part of a panel that is used again from the first-level cache
+constexpr int PANEL = 4;      // vectors of columns of a panel, at most
+constexpr int WIDE_ROWS = 2;  // with no more, a block is as wide as a panel
+constexpr int DEPTH = 128;    // of a part of a panel that is used again from the first-level cache
+
+// Or sums would be kept in memory: GCC unrolls by itself, but too late to tell that they need not be.
+#define UNROLLED _Pragma("GCC unroll 8")
 
 // C [ROWS, VECTORS] += A [ROWS, depth] B [depth, VECTORS], summed up apart before it is added: that is two sums
 // of few numbers rather than one of many, and rounds less. A's rows are `row_stride` apart, its columns
@@ -13,19 +18,20 @@ constexpr int DEPTH = 128;  // of a part of a panel that is used again from the 
 template <int ROWS, int VECTORS>
 void block(int64_t depth, const float* a, int64_t row_stride, int64_t column_stride, const float* b,
            int64_t b_stride, float* c, int64_t c_stride) {
-  Vec sums[ROWS][VECTORS] = {};
+  Vec sums[ROWS][VECTORS];
+  UNROLLED for (int row = 0; row < ROWS; ++row) { UNROLLED for (int v = 0; v < VECTORS; ++v) sums[row][v] = Vec{}; }
   for (int64_t k = 0; k < depth; ++k) {
     Vec right[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) right[v] = load(b + v * LANES);
-    for (int row = 0; row < ROWS; ++row) {
+    UNROLLED for (int v = 0; v < VECTORS; ++v) right[v] = load(b + v * LANES);
+    UNROLLED for (int row = 0; row < ROWS; ++row) {
       const Vec left = splat(a[row * row_stride]);
-      for (int v = 0; v < VECTORS; ++v) sums[row][v] += left * right[v];
+      UNROLLED for (int v = 0; v < VECTORS; ++v) sums[row][v] += left * right[v];
     }
     a += column_stride;
     b += b_stride;
   }
-  for (int row = 0; row < ROWS; ++row) {
-    for (int v = 0; v < VECTORS; ++v) {
+  UNROLLED for (int row = 0; row < ROWS; ++row) {
+    UNROLLED for (int v = 0; v < VECTORS; ++v) {
       float* to = c + row * c_stride + v * LANES;
       store(to, load(to) + sums[row][v]);
     }
@@ -45,16 +51,45 @@ constexpr auto all_blocks(std::integer_sequence<int, VECTORS...>) {
       blocks_of<VECTORS + 1>(std::make_integer_sequence<int, BLOCK_ROWS>())...};
 }
 
-inline constexpr auto BLOCKS = all_blocks(std::make_integer_sequence<int, BLOCK_VECTORS>());
+inline constexpr auto BLOCKS = all_blocks(std::make_integer_sequence<int, PANEL>());
 
-// C [rows, vectors] += A [rows, depth] B, one panel of `vectors` vectors.
+// c [VECTORS] += a [depth] B, for one row. Each addition waits for the one before it, so even and odd steps are
+// summed up apart: so much at once keeps a core busy.
+template <int VECTORS>
+void row_block(int64_t depth, const float* a, const float* b, float* c) {
+  Vec even[VECTORS], odd[VECTORS];
+  UNROLLED for (int v = 0; v < VECTORS; ++v) even[v] = odd[v] = Vec{};
+  int64_t k = 0;
+  for (; k + 2 <= depth; k += 2, b += 2 * VECTORS * LANES) {
+    const Vec left = splat(a[k]), next = splat(a[k + 1]);
+    UNROLLED for (int v = 0; v < VECTORS; ++v) even[v] += left * load(b + v * LANES);
+    UNROLLED for (int v = 0; v < VECTORS; ++v) odd[v] += next * load(b + (VECTORS + v) * LANES);
+  }
+  if (k < depth) {
+    const Vec left = splat(a[k]);
+    UNROLLED for (int v = 0; v < VECTORS; ++v) even[v] += left * load(b + v * LANES);
+  }
+  UNROLLED for (int v = 0; v < VECTORS; ++v) store(c + v * LANES, load(c + v * LANES) + (even[v] + odd[v]));
+}
+
+using RowBlock = void (*)(int64_t, const float*, const float*, float*);
+inline constexpr std::array<RowBlock, PANEL> ROW_BLOCKS = {&row_block<1>, &row_block<2>, &row_block<3>,
+                                                           &row_block<4>};
+
+// C [rows, vectors] += A [rows, depth] B, one panel of `vectors` vectors. `is_only`: there is no other row in the
+// whole call. (Not whether `rows` is 1: a row may be alone with some numbers of threads, and not with others.)
 inline void product(int64_t rows, int64_t depth, int vectors, const float* a, int64_t row_stride, const float* b,
-                    float* c, int64_t c_stride) {
+                    float* c, int64_t c_stride, bool is_only) {
   const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  const int widest = rows <= WIDE_ROWS ? PANEL : BLOCK_VECTORS;
   for (int64_t k = 0; k < depth; k += DEPTH) {
     const int64_t part = std::min<int64_t>(DEPTH, depth - k);
-    for (int v = 0; v < vectors; v += BLOCK_VECTORS) {
-      const auto& of_rows = BLOCKS[std::min(BLOCK_VECTORS, vectors - v) - 1];
+    if (is_only) {
+      ROW_BLOCKS[vectors - 1](part, a + k, b + k * vectors * LANES, c);
+      continue;
+    }
+    for (int v = 0; v < vectors; v += widest) {
+      const auto& of_rows = BLOCKS[std::min(widest, vectors - v) - 1];
       for (int64_t n = 0; n < blocks; ++n) {  // of about the same height, as a low one is slow
         const int64_t first = rows * n / blocks, height = rows * (n + 1) / blocks - first;
         of_rows[height - 1](part, a + first * row_stride + k, row_stride, 1, b + (k * vectors + v) * LANES,

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -50,6 +51,7 @@ class Patience {
 class Crew {
  public:
   using Run = void (*)(const void* work, int task);
+  using RunStep = void (*)(const void* work, int64_t step, int task);
 
   // Begin a call; return the threads that it has.
   int begin(int wanted) {
@@ -74,15 +76,23 @@ class Crew {
   }
 
   void run(int tasks, Run run, const void* work) {
-    const uint64_t round = round_.load(std::memory_order_relaxed) + 1;
     run_ = run;
     work_ = work;
-    tasks_.store(tasks, std::memory_order_relaxed);
     done_.store(0, std::memory_order_relaxed);
-    for (int task = 0; task < tasks; ++task) tasks_of_[task].state.store(2 * round, std::memory_order_release);
-    round_.store(round, std::memory_order_release);
+    const uint64_t round = open(tasks, false);
     serve(round, 0);
     for (Patience patience; done_.load(std::memory_order_acquire) < tasks;) patience.wait();
+  }
+
+  void run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work) {
+    run_step_ = run;
+    work_ = work;
+    for (int64_t first = 0; first < steps; first += stretch) {
+      first_ = first;
+      end_ = std::min(first + stretch, steps);
+      for (int task = 0; task < tasks; ++task) tasks_of_[task].step.store(first, std::memory_order_relaxed);
+      lead(open(tasks, true), tasks);
+    }
   }
 
  private:
@@ -90,7 +100,62 @@ class Crew {
   // nothing.
   struct alignas(64) Task {
     std::atomic<uint64_t> state{0};
+    alignas(64) std::atomic<int64_t> step{0};  // that it comes to next, in a stretch of steps
   };
+
+  uint64_t open(int tasks, bool has_steps) {
+    const uint64_t round = round_.load(std::memory_order_relaxed) + 1;
+    tasks_.store(tasks, std::memory_order_relaxed);
+    has_steps_.store(has_steps, std::memory_order_relaxed);
+    for (int task = 0; task < tasks; ++task) tasks_of_[task].state.store(2 * round, std::memory_order_release);
+    round_.store(round, std::memory_order_release);
+    return round;
+  }
+
+  bool take(uint64_t round, int task) {
+    uint64_t open = 2 * round;
+    return tasks_of_[task].state.compare_exchange_strong(open, open + 1, std::memory_order_acquire);
+  }
+
+  // A stretch of steps by the calling thread: its own task, and those that nobody has taken when it has done the
+  // first step of its own.
+  void lead(uint64_t round, int tasks) {
+    std::array<bool, MOST_THREADS> mine;
+    for (int task = 0; task < tasks; ++task) {
+      mine[static_cast<size_t>(task)] = take(round, task);
+      if (mine[static_cast<size_t>(task)]) do_step(first_, task);
+    }
+    for (int64_t step = first_ + 1; step < end_; ++step) {
+      await(step, tasks);
+      for (int task = 0; task < tasks; ++task) {
+        if (mine[static_cast<size_t>(task)]) do_step(step, task);
+      }
+    }
+    await(end_, tasks);
+  }
+
+  // A stretch of steps by a helper: its own task.
+  void follow(uint64_t round, int member) {
+    const int tasks = tasks_.load(std::memory_order_relaxed);
+    if (member >= tasks || !take(round, member)) return;
+    const int64_t first = first_, end = end_;  // which are another stretch's as soon as the last step is done
+    for (int64_t step = first; step < end; ++step) {
+      if (step > first) await(step, tasks);
+      do_step(step, member);
+    }
+  }
+
+  void do_step(int64_t step, int task) {
+    run_step_(work_, step, task);
+    tasks_of_[task].step.store(step + 1, std::memory_order_release);
+  }
+
+  // Wait until all tasks come to this step.
+  void await(int64_t step, int tasks) {
+    for (int task = 0; task < tasks; ++task) {
+      for (Patience patience; tasks_of_[task].step.load(std::memory_order_acquire) < step;) patience.wait();
+    }
+  }
 
   // Do what is open of a round, beginning with this member's own share.
   void serve(uint64_t round, int member) {
@@ -98,8 +163,7 @@ class Crew {
     const int first = tasks * member / std::max(size, member + 1);
     for (int n = 0; n < tasks; ++n) {
       const int task = (first + n) % tasks;
-      uint64_t open = 2 * round;
-      if (tasks_of_[task].state.compare_exchange_strong(open, open + 1, std::memory_order_acquire)) {
+      if (take(round, task)) {
         run_(work_, task);
         done_.fetch_add(1, std::memory_order_release);
       }
@@ -129,7 +193,7 @@ class Crew {
           patience.wait();
         } else {
           seen = round;
-          serve(round, number);
+          has_steps_.load(std::memory_order_relaxed) ? follow(round, number) : serve(round, number);
           patience = Patience();
         }
       }
@@ -158,7 +222,10 @@ class Crew {
   alignas(64) std::atomic<uint64_t> round_{0};
   std::atomic<int> size_{1};
   std::atomic<int> tasks_{0};
+  std::atomic<bool> has_steps_{false};
   Run run_ = nullptr;
+  RunStep run_step_ = nullptr;
+  int64_t first_ = 0, end_ = 0;  // of a stretch
   const void* work_ = nullptr;
   alignas(64) std::atomic<int> done_{0};
   Task tasks_of_[MOST_TASKS];
@@ -182,6 +249,16 @@ void Team::run(int tasks, Run run, const void* work) {
     crew().run(tasks, run, work);
   } else {
     for (int task = 0; task < tasks; ++task) run(work, task);
+  }
+}
+
+void Team::run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work) {
+  if (size_ > 1 && tasks > 1) {
+    crew().run_steps(steps, tasks, stretch, run, work);
+  } else {
+    for (int64_t step = 0; step < steps; ++step) {
+      for (int task = 0; task < tasks; ++task) run(work, step, task);
+    }
   }
 }
 

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstdint>
+
 namespace jaxrnn {
 
 constexpr int MOST_THREADS = 64;
@@ -21,6 +23,16 @@ class Team {
 
   int size() const { return size_; }
 
+  // Do `work(step, task)` for each of up to `size()` tasks and each step in turn; none begins before all tasks of
+  // the one before are done. For `stretch` steps a task stays with its thread, and a step costs one line of the
+  // cache from each thread to the others. A helper that comes late has to wait for the next stretch.
+  template <typename Work>
+  void each_step(int64_t steps, int tasks, int64_t stretch, const Work& work) {
+    run_steps(
+        steps, tasks, stretch,
+        [](const void* of, int64_t step, int task) { (*static_cast<const Work*>(of))(step, task); }, &work);
+  }
+
   // Do `work(task)` for each of up to `size() * TASKS_EACH` tasks, and return when all are done.
   template <typename Work>
   void each(int tasks, const Work& work) {
@@ -29,7 +41,9 @@ class Team {
 
  private:
   using Run = void (*)(const void* work, int task);
+  using RunStep = void (*)(const void* work, int64_t step, int task);
   void run(int tasks, Run run, const void* work);
+  void run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work);
 
   int size_;
 };
