@@ -114,15 +114,18 @@ class ForwardRun {
     }
   }
 
-  // With few, inputs of several steps are multiplied together; and all sums of a step come first, so that a core
-  // can begin with the elementwise part of a vector while another's is under way.
+  // With few, inputs of several steps are multiplied together; panels are read from either end in turns, as those
+  // read last are in the first-level cache still; and all sums of a step come first, so that a core can begin with
+  // the elementwise part of a vector while another's is under way.
   void step_of_few_rows(int64_t n, const Place& place) {
     const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
     const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;  // in memory the chunk begins there
     const auto sums = [&](int64_t p, int64_t t) {
       return space_.pre + ((p * space_.chunk + t - low) * s_.rows + place.rows.first) * S::WIDTH;
     };
-    for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
+    const Range& all = place.panels;
+    for (int64_t j = all.first; j < all.end; ++j) {
+      const int64_t p = n % 2 ? all.first + all.end - 1 - j : j;
       if (n == start)
         from_inputs(p, ahead * s_.rows, low * s_.rows, space_.pre + p * space_.chunk * s_.rows * S::WIDTH);
       from_state(n, p, place.rows, sums(p, steps_.at(n)));
