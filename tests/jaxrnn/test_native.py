@@ -375,6 +375,27 @@ def test_devices_that_share_an_array_are_not_given_a_call_to_divide():
 
 
 @HAVE_THEM
+@pytest.mark.parametrize(
+    ("cell", "steps", "rows", "hidden", "chosen"),
+    [
+        (cells.LSTM, 5, 3, 32, False),  # packing takes longer than what follows
+        (cells.LSTM, 4, 4, 32, True),
+        (cells.GRU, 16, 1, 512, False),  # weights that come from memory
+        (cells.GRU, 40, 1, 512, True),
+        (cells.TANH, 20, 1, 32, False),
+        (cells.TANH, 40, 1, 32, True),
+        (cells.GRU, 100, 4, 7, False),
+        (cells.LSTM, 1, 100, 32, False),  # no loop
+    ],
+    ids=str,
+)
+def test_they_are_chosen_where_there_is_enough_to_do(cell, steps, rows, hidden, chosen):
+    params, x, state = draw_cell(cell, rows, steps, I, hidden, dtype=jnp.float32)
+    request = (cell, [params], x.swapaxes(0, 1), [state])
+    assert native.is_chosen(*request, memory=Memory(), target=target()) == chosen
+
+
+@HAVE_THEM
 def test_memory_is_not_spent_on_padding():
     params, _, state = draw_cell(cells.LSTM, B, T, I, 17, dtype=jnp.float32)
 

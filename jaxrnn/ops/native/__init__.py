@@ -25,9 +25,13 @@ from jaxrnn.ops.native import call, library
 from jaxrnn.ops.planning import Plan, Target, runs_on_one_device
 
 # Packing the weights takes as long as multiplying so many rows by them: with fewer in all, a scan is faster.
-LEAST_ROWS = 16
-# With fewer hidden units most of a vector is empty; a vanilla RNN has less to win.
-LEAST_HIDDEN, LEAST_HIDDEN_OF_ONE_GATE = 8, 16
+# It takes more where weights come from memory, not from a cache.
+LEAST_ROWS, LEAST_ROWS_OF_WIDE = 16, 40
+WIDE = 400
+# With fewer hidden units most of a vector is empty.
+LEAST_HIDDEN = 8
+# A vanilla RNN has less to win.
+LEAST_HIDDEN_OF_ONE_GATE, LEAST_ROWS_OF_ONE_GATE = 16, 40
 # What is kept for the backward pass is kept in whole vectors. That may cost so much of memory.
 PADDING_BYTES = 32 * 2**20
 
@@ -103,6 +107,8 @@ def is_chosen(
     if why_not(cell, layers, x, states, memory=memory, target=target) or not runs_on_one_device(x, target):
         return False
     rows, hidden = x.shape[0] * x.shape[1], layers[0]["weight_ih"].shape[0] // cell.gates
-    least = LEAST_HIDDEN if cell.gates > 1 else LEAST_HIDDEN_OF_ONE_GATE
+    least_hidden, least_rows = LEAST_HIDDEN, LEAST_ROWS_OF_WIDE if hidden >= WIDE else LEAST_ROWS
+    if cell.gates == 1:
+        least_hidden, least_rows = LEAST_HIDDEN_OF_ONE_GATE, LEAST_ROWS_OF_ONE_GATE
     padding = 4 * call.KERNELS[cell].kept * (-hidden % call.LANES) * rows
-    return x.shape[0] > 1 and rows >= LEAST_ROWS and hidden >= least and padding <= PADDING_BYTES
+    return x.shape[0] > 1 and rows >= least_rows and hidden >= least_hidden and padding <= PADDING_BYTES

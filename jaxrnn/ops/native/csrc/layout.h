@@ -120,7 +120,8 @@ void pack_transposed(int64_t depth, int64_t vectors, float* to, const Row& row) 
   for (int64_t first = 0; first < depth; first += part) {
     const int64_t end = std::min(first + part, depth);
     for (int64_t column = 0; column < width; ++column) {
-      const float* from = row(column);
+      const float *from = row(column), *later = column + 4 < width ? row(column + 4) : nullptr;
+      for (int64_t k = first; later && k < end; k += 16) __builtin_prefetch(later + k);  // too short to be guessed
       for (int64_t k = first; k < end; ++k) to[k * width + column] = from ? from[k] : 0;
     }
   }
@@ -129,12 +130,17 @@ void pack_transposed(int64_t depth, int64_t vectors, float* to, const Row& row) 
 // Pack panels [depth, PANEL] of some vectors of columns of a matrix whose row k is `row(k)`, null for zeros.
 template <typename Row>
 void pack_rows(int64_t depth, Range vectors, int64_t columns, float* to, const Row& row) {
-  for (int64_t v = vectors.first; v < vectors.end; v += PANEL) {
-    const int64_t end = std::min<int64_t>(v + PANEL, vectors.end);
-    for (int64_t k = 0; k < depth; ++k) {
-      const float* from = row(k);
-      for (int64_t j = v; j < end; ++j, to += LANES) {
-        store(to, from ? load(from + j * LANES, filled(columns, j)) : Vec{});
+  constexpr int64_t PART = 16;  // rows that are read from one end to the other, before the next are
+  for (int64_t first = 0; first < depth; first += PART) {
+    const int64_t end = std::min(first + PART, depth);
+    for (int64_t v = vectors.first; v < vectors.end; v += PANEL) {
+      const int64_t width = std::min<int64_t>(PANEL, vectors.end - v);
+      float* here = to + ((v - vectors.first) * depth + first * width) * LANES;
+      for (int64_t k = first; k < end; ++k) {
+        const float* from = row(k);
+        for (int64_t j = v; j < v + width; ++j, here += LANES) {
+          store(here, from ? load(from + j * LANES, filled(columns, j)) : Vec{});
+        }
       }
     }
   }
