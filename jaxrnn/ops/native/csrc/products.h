@@ -7,7 +7,8 @@ constexpr int BLOCK_ROWS = JAXRNN_BLOCK_ROWS;
 constexpr int BLOCK_VECTORS = JAXRNN_BLOCK_VECTORS;
 constexpr int PANEL = 4;      // vectors of columns of a panel, at most
 constexpr int WIDE_ROWS = 2;  // with no more, a block is as wide as a panel
-constexpr int DEPTH = 128;    // of a part of a panel that is used again from the first-level cache
+constexpr int FAR_DEPTH = 256, FEW_BLOCKS = 3;
+constexpr int DEPTH = 128;  // of a part of a panel that is used again from the first-level cache
 
 // Or sums would be kept in memory: GCC unrolls by itself, but too late to tell that they need not be.
 #define UNROLLED _Pragma("GCC unroll 8")
@@ -81,6 +82,9 @@ inline constexpr std::array<RowBlock, PANEL> ROW_BLOCKS = {&row_block<1>, &row_b
 inline void product(int64_t rows, int64_t depth, int vectors, const float* a, int64_t row_stride, const float* b,
                     float* c, int64_t c_stride, bool is_only) {
   const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  // Such deep panels are of matrices that a second-level cache does not hold: while one part is multiplied, the
+  // next is fetched, some of it before each block. With few blocks there is no time for that.
+  const bool fetches = depth > FAR_DEPTH && blocks > FEW_BLOCKS;
   const int widest = rows <= WIDE_ROWS ? PANEL : BLOCK_VECTORS;
   for (int64_t k = 0; k < depth; k += DEPTH) {
     const int64_t part = std::min<int64_t>(DEPTH, depth - k);
@@ -90,8 +94,12 @@ inline void product(int64_t rows, int64_t depth, int vectors, const float* a, in
     }
     for (int v = 0; v < vectors; v += widest) {
       const auto& of_rows = BLOCKS[std::min(widest, vectors - v) - 1];
+      const float* next = b + (v + widest < vectors ? k * vectors + v + widest : (k + part) * vectors) * LANES;
       for (int64_t n = 0; n < blocks; ++n) {  // of about the same height, as a low one is slow
         const int64_t first = rows * n / blocks, height = rows * (n + 1) / blocks - first;
+        for (int64_t i = part * n / blocks; fetches && i < part * (n + 1) / blocks; ++i) {
+          for (int j = 0; j < widest * LANES; j += 16) __builtin_prefetch(next + i * vectors * LANES + j);
+        }
         of_rows[height - 1](part, a + first * row_stride + k, row_stride, 1, b + (k * vectors + v) * LANES,
                             vectors * LANES, c + first * c_stride + v * LANES, c_stride);
       }
