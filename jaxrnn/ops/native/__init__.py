@@ -25,13 +25,12 @@ from jaxrnn.ops.native import call, library
 from jaxrnn.ops.planning import Plan, Target, runs_on_one_device
 
 # Packing the weights takes as long as multiplying so many rows by them: with fewer in all, a scan is faster.
-# It takes more where weights come from memory, not from a cache.
-LEAST_ROWS, LEAST_ROWS_OF_WIDE = 16, 40
-WIDE = 400
+# It takes more from so many hidden units on, as their weights come from memory, not from a cache.
+LEAST_ROWS, LEAST_ROWS_OF_WIDE, WIDE = 16, 40, 400
 # With fewer hidden units most of a vector is empty.
 LEAST_HIDDEN = 8
 # A vanilla RNN has less to win.
-LEAST_HIDDEN_OF_ONE_GATE, LEAST_ROWS_OF_ONE_GATE = 16, 40
+LEAST_ROWS_OF_ONE_GATE, LEAST_HIDDEN_OF_ONE_GATE = 40, 16
 # What is kept for the backward pass is kept in whole vectors. That may cost so much of memory.
 PADDING_BYTES = 32 * 2**20
 
@@ -107,8 +106,9 @@ def is_chosen(
     if why_not(cell, layers, x, states, memory=memory, target=target) or not runs_on_one_device(x, target):
         return False
     rows, hidden = x.shape[0] * x.shape[1], layers[0]["weight_ih"].shape[0] // cell.gates
-    least_hidden, least_rows = LEAST_HIDDEN, LEAST_ROWS_OF_WIDE if hidden >= WIDE else LEAST_ROWS
     if cell.gates == 1:
-        least_hidden, least_rows = LEAST_HIDDEN_OF_ONE_GATE, LEAST_ROWS_OF_ONE_GATE
+        least_rows, least_hidden = LEAST_ROWS_OF_ONE_GATE, LEAST_HIDDEN_OF_ONE_GATE
+    else:
+        least_rows, least_hidden = LEAST_ROWS_OF_WIDE if hidden >= WIDE else LEAST_ROWS, LEAST_HIDDEN
     padding = 4 * call.KERNELS[cell].kept * (-hidden % call.LANES) * rows
     return x.shape[0] > 1 and rows >= least_rows and hidden >= least_hidden and padding <= PADDING_BYTES

@@ -51,32 +51,17 @@ class BackwardRun {
     for (int64_t end = s_.steps; end > 0; end -= space_.chunk) {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
       const Chunk chunk{s_.reverse ? steps_.at(end - 1) : first, (end - first) * s_.rows};
-      if (grid.has_members()) {
-        const int phases = s_.projects ? 2 : 1;
-        team.each_step((end - first) * phases + 1, grid.tasks(), grid.stretch(), [&](int64_t at, int task) {
-          const Place& place = grid.place(task);
-          const int64_t n = end - 1 - at / phases;
-          if (at % phases > 0) {
-            through_projection(n, chunk, place);
-            elementwise(n, chunk, place);
-            return;
-          }
-          if (n + 1 < end) through_product(n + 1, chunk, place);
-          if (n >= first) s_.projects ? through_outputs(n, chunk, place) : elementwise(n, chunk, place);
-        });
-      } else {
-        team.each(grid.tasks(), [&](int task) {
-          const Place& place = grid.place(task);
-          for (int64_t n = end - 1; n >= first; --n) {
-            if (s_.projects) {
-              through_outputs(n, chunk, place);
-              through_projection(n, chunk, place);
-            }
-            elementwise(n, chunk, place);
-            through_product(n, chunk, place);
-          }
-        });
-      }
+      const int phases = s_.projects ? 2 : 1;  // which each need what other members did in the one before
+      grid.each_step(team, (end - first) * phases + 1, [&](int64_t at, const Place& place) {
+        const int64_t n = end - 1 - at / phases;
+        if (at % phases > 0) {
+          through_projection(n, chunk, place);
+          elementwise(n, chunk, place);
+          return;
+        }
+        if (n + 1 < end) through_product(n + 1, chunk, place);
+        if (n >= first) s_.projects ? through_outputs(n, chunk, place) : elementwise(n, chunk, place);
+      });
       for (int64_t row = 0; row < chunk.rows; row += space_.batch) {
         const Batch batch{row, std::min(space_.batch, chunk.rows - row)};
         team.each(count, [&](int n) { pack_right(chunk, batch, share(batch.depth, n, count)); });
@@ -330,32 +315,36 @@ class BackwardRun {
     }
   }
 
-  // Add left^T right, one thread's part of the gradient's rows, some blocks at a time.
+  // Add left^T right, one thread's part of the gradient's rows, some blocks of rows at a time.
   static void add_products(const Gradient& to, const float* left, int64_t left_stride, const float* right,
                            int64_t depth, int number, int count) {
     const int64_t heights = ceiling(to.rows, BLOCK_ROWS), panels = ceiling(to.vectors(), PANEL);
     const Range mine = share(to.gates * heights, number, count);
+    const bool packs = panels >= PANELS_TO_PACK_FOR;
+    const int64_t stride = packs ? BLOCK_ROWS : left_stride;
     alignas(64) float packed[BLOCKS_AT_ONCE][DEPTH * BLOCK_ROWS];
-    const float* columns[BLOCKS_AT_ONCE];  // of the left side, for each block
+    struct {
+      const float* columns;  // of the left side
+      int64_t gate, row, height;
+    } blocks[BLOCKS_AT_ONCE];
     for (int64_t k = 0; k < depth; k += DEPTH) {
       const int64_t part = std::min<int64_t>(DEPTH, depth - k);
       for (int64_t first = mine.first; first < mine.end; first += BLOCKS_AT_ONCE) {
         const int64_t many = std::min(BLOCKS_AT_ONCE, mine.end - first);
         for (int64_t b = 0; b < many; ++b) {
           const int64_t gate = (first + b) / heights, row = (first + b) % heights * BLOCK_ROWS;
-          columns[b] = left + k * left_stride + gate * to.stride + row;
-          if (panels >= PANELS_TO_PACK_FOR) columns[b] = pack_columns(part, columns[b], left_stride, packed[b]);
+          const float* columns = left + k * left_stride + gate * to.stride + row;
+          if (packs) pack_columns(part, columns, left_stride, packed[b]);
+          blocks[b] = {packs ? packed[b] : columns, gate, row, std::min<int64_t>(BLOCK_ROWS, to.rows - row)};
         }
         for (int64_t p = 0; p < panels; ++p) {
           const int64_t vectors = to.vectors_of(p);
           for (int64_t b = 0; b < many; ++b) {
-            const int64_t gate = (first + b) / heights, row = (first + b) % heights * BLOCK_ROWS;
-            const int64_t height = std::min<int64_t>(BLOCK_ROWS, to.rows - row);
+            const auto& [columns, gate, row, height] = blocks[b];
             for (int64_t v = 0; v < vectors; v += BLOCK_VECTORS) {
               const int64_t few = std::min<int64_t>(BLOCK_VECTORS, vectors - v);
               BLOCKS[static_cast<size_t>(few - 1)][static_cast<size_t>(height - 1)](
-                  part, columns[b], 1, columns[b] == packed[b] ? BLOCK_ROWS : left_stride,
-                  right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
+                  part, columns, 1, stride, right + (p * PANEL * depth + k * vectors + v) * LANES, vectors * LANES,
                   to.at(gate, row, p * PANEL + v), to.row_stride(p));
             }
           }
@@ -364,10 +353,13 @@ class BackwardRun {
     }
   }
 
-  // Columns of one block. Each row is in another page, and a processor has few of those at hand.
-  static const float* pack_columns(int64_t depth, const float* from, int64_t stride, float* to) {
-    for (int64_t k = 0; k < depth; ++k) std::memcpy(to + k * BLOCK_ROWS, from + k * stride, 4 * BLOCK_ROWS);
-    return to;
+  // The columns of a block, as each of their rows is in another page, and a processor has few pages at hand. Always
+  // as many as the highest block has: those after the last are the padding, or what follows in the workspace, and
+  // unused.
+  static void pack_columns(int64_t depth, const float* from, int64_t stride, float* to) {
+    for (int64_t k = 0; k < depth; ++k) {
+      std::memcpy(to + k * BLOCK_ROWS, from + k * stride, sizeof(float) * BLOCK_ROWS);
+    }
   }
 
   // dx = (cotangents of pre-activations) W_ih, for some of a chunk's rows, counted over all its steps.

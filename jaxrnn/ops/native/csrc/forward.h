@@ -36,19 +36,10 @@ class ForwardRun {
       pack(share(space_.panels, n, team.size()), share(ceiling(space_.outputs, PANEL), n, team.size()));
       begin(share(s_.rows, n, team.size()));
     });
-    if (grid.has_members()) {
-      const int phases = s_.projects ? 2 : 1;
-      team.each_step(s_.steps * phases, grid.tasks(), grid.stretch(), [&](int64_t at, int task) {
-        at % phases == 0 ? step(at / phases, grid.place(task)) : project(at / phases, grid.place(task));
-      });
-    } else {
-      team.each(grid.tasks(), [&](int task) {
-        for (int64_t n = 0; n < s_.steps; ++n) {
-          step(n, grid.place(task));
-          if (s_.projects) project(n, grid.place(task));
-        }
-      });
-    }
+    const int phases = s_.projects ? 2 : 1;  // which each need what other members did in the one before
+    grid.each_step(team, s_.steps * phases, [&](int64_t at, const Place& place) {
+      at % phases == 0 ? step(at / phases, place) : project(at / phases, place);
+    });
   }
 
  private:

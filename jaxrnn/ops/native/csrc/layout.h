@@ -53,9 +53,20 @@ class Grid {
   }
 
   int tasks() const { return static_cast<int>(groups_ * members_); }
-  int64_t stretch() const { return stretch_; }
   int64_t members() const { return members_; }
-  bool has_members() const { return members_ > 1; }
+
+  // Do `work(step, place)` for each place and each step in turn; members are done with a step before the next
+  // begins.
+  template <typename Work>
+  void each_step(Team& team, int64_t steps, const Work& work) const {
+    if (members_ > 1) {
+      team.each_step(steps, tasks(), stretch_, [&](int64_t step, int task) { work(step, place(task)); });
+      return;
+    }
+    team.each(tasks(), [&](int task) {
+      for (int64_t step = 0; step < steps; ++step) work(step, place(task));
+    });
+  }
 
   const Place& place(int task) const { return places_[static_cast<size_t>(task)]; }
 

@@ -5,10 +5,11 @@
 
 constexpr int BLOCK_ROWS = JAXRNN_BLOCK_ROWS;
 constexpr int BLOCK_VECTORS = JAXRNN_BLOCK_VECTORS;
-constexpr int PANEL = 4;      // vectors of columns of a panel, at most
-constexpr int WIDE_ROWS = 2;  // with no more, a block is as wide as a panel
-constexpr int FAR_DEPTH = 256, FEW_BLOCKS = 3;
-constexpr int DEPTH = 128;  // of a part of a panel that is used again from the first-level cache
+constexpr int PANEL = 4;        // vectors of columns of a panel, at most
+constexpr int WIDE_ROWS = 2;    // with no more, a block is as wide as a panel
+constexpr int FAR_DEPTH = 256;  // a deeper panel is of a matrix that a second-level cache does not hold
+constexpr int FEW_BLOCKS = 3;   // leave no time to fetch ahead
+constexpr int DEPTH = 128;      // of a part of a panel that is used again from the first-level cache
 
 // Or sums would be kept in memory: GCC unrolls by itself, but too late to tell that they need not be.
 #define UNROLLED _Pragma("GCC unroll 8")
@@ -82,8 +83,7 @@ inline constexpr std::array<RowBlock, PANEL> ROW_BLOCKS = {&row_block<1>, &row_b
 inline void product(int64_t rows, int64_t depth, int vectors, const float* a, int64_t row_stride, const float* b,
                     float* c, int64_t c_stride, bool is_only) {
   const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  // Such deep panels are of matrices that a second-level cache does not hold: while one part is multiplied, the
-  // next is fetched, some of it before each block. With few blocks there is no time for that.
+  // Whether, while one part of the panel is multiplied, the next is fetched, some of it before each block.
   const bool fetches = depth > FAR_DEPTH && blocks > FEW_BLOCKS;
   const int widest = rows <= WIDE_ROWS ? PANEL : BLOCK_VECTORS;
   for (int64_t k = 0; k < depth; k += DEPTH) {
