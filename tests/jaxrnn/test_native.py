@@ -104,7 +104,7 @@ SIZES = [(7, 16, 1, 1), (1, 40, 17, 33), (23, 9, 3, 16), (24, 5, 2, 65), (50, 3,
 
 @HAVE_THEM
 @pytest.mark.essential
-@pytest.mark.parametrize("size", mostly_slow(SIZES, fast=(SIZES[1], SIZES[5])), ids=str)
+@pytest.mark.parametrize("size", mostly_slow(SIZES, fast=(SIZES[1], SIZES[5], SIZES[8])), ids=str)
 @pytest.mark.parametrize("cell", mostly_slow(CELLS.values(), fast=(cells.TANH, cells.GRU)), ids=str)
 def test_any_size_is_served_as_well_as_by_the_scan(instruction_set, cell, size):
     rows, steps, features, hidden = size
