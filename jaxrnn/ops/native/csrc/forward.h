@@ -1,33 +1,14 @@
 // The loop over time.
 
 template <typename Cell>
-struct ForwardSpace : Layout {
-  static constexpr int64_t WIDTH = Cell::PRE * Cell::UNITS * LANES;  // of a panel of pre-activations
-  static constexpr int X_VECTORS = Cell::X_GATES * Cell::UNITS;
-  static constexpr int H_VECTORS = (Cell::PRE - Cell::FIRST_H) * Cell::UNITS;
-  int64_t panels, chunk;
-  float *weight_ih, *weight_hh, *weight_hr, *bias, *h[2], *c, *raw, *pre;
-  Space space;
-  ForwardSpace(const Sizes& s, float* base) : Layout(s), space(base) {
-    panels = ceiling(units, Cell::UNITS);
-    chunk = s.rows >= FEW_ROWS ? 1 : std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
-    weight_ih = space.take(panels * s.inputs * X_VECTORS * LANES);
-    weight_hh = space.take(panels * s.outputs * H_VECTORS * LANES);
-    weight_hr = space.take(s.projects ? s.hidden * output_stride : 0);
-    bias = space.take(panels * WIDTH);
-    h[0] = space.take(s.rows * output_stride);
-    h[1] = space.take(s.rows * output_stride);
-    c = space.take(Cell::HAS_C ? s.rows * stride : 0);
-    raw = space.take(s.projects ? s.rows * stride : 0);  // h before it is projected
-    pre = space.take(chunk > 1 ? panels * chunk * s.rows * WIDTH : 0);
-  }
-};
-
-template <typename Cell>
 class ForwardRun {
  public:
   explicit ForwardRun(const Forward& call)
-      : call_(call), s_(call.sizes), space_(s_, call.workspace), steps_{s_, call.valid, call.restart} {}
+      : call_(call),
+        s_(call.sizes),
+        space_(s_, call.workspace),
+        steps_{s_, call.valid, call.restart},
+        one_row_(call, space_, steps_) {}
 
   void run(Team& team) {
     const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL),
@@ -89,7 +70,11 @@ class ForwardRun {
   }
 
   void step(int64_t n, const Place& place) {
-    space_.chunk > 1 ? step_of_few_rows(n, place) : step_of_many_rows(n, place);
+    if (space_.slices) {
+      step_of_one_row(n, place);
+    } else {
+      space_.chunk > 1 ? step_of_few_rows(n, place) : step_of_many_rows(n, place);
+    }
   }
 
   // With many rows, a tile of sums is used up while it is in the first-level cache.
@@ -112,18 +97,26 @@ class ForwardRun {
     const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
     const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;  // in memory the chunk begins there
     const auto sums = [&](int64_t p, int64_t t) {
-      return space_.pre + ((p * space_.chunk + t - low) * s_.rows + place.rows.first) * S::WIDTH;
+      return space_.pre + p * space_.panel_sums + ((t - low) * s_.rows + place.rows.first) * S::WIDTH;
     };
     const Range& all = place.panels;
     for (int64_t j = all.first; j < all.end; ++j) {
-      const int64_t p = n % 2 ? all.first + all.end - 1 - j : j;
-      if (n == start)
-        from_inputs(p, ahead * s_.rows, low * s_.rows, space_.pre + p * space_.chunk * s_.rows * S::WIDTH);
+      const int64_t p = in_turns(n, j, all);
+      if (n == start) from_inputs(p, ahead * s_.rows, low * s_.rows, space_.pre + p * space_.panel_sums);
       from_state(n, p, place.rows, sums(p, steps_.at(n)));
     }
-    for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
-      elementwise(n, p, place.rows, sums(p, steps_.at(n)));
-    }
+    for (int64_t p = all.first; p < all.end; ++p) elementwise(n, p, place.rows, sums(p, steps_.at(n)));
+  }
+
+  // With one, likewise, but for its inputs.
+  void step_of_one_row(int64_t n, const Place& place) {
+    const Range& all = place.panels;
+    for (int64_t j = all.first; j < all.end; ++j) one_row_.add(n, place, in_turns(n, j, all));
+    for (int64_t p = all.first; p < all.end; ++p) elementwise(n, p, place.rows, one_row_.sums(n, place, p));
+  }
+
+  static int64_t in_turns(int64_t n, int64_t j, const Range& all) {
+    return n % 2 ? all.first + all.end - 1 - j : j;
   }
 
   // W_ih x + b, for a panel and so many rows, counted over all steps.
@@ -214,4 +207,5 @@ class ForwardRun {
   const Sizes& s_;
   const S space_;
   const Steps steps_;
+  const OneRow<Cell> one_row_;
 };

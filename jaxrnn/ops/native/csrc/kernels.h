@@ -4,6 +4,8 @@
 #include "products.h"
 #include "cells.h"
 #include "layout.h"
+#include "forward_space.h"
+#include "one_row.h"
 #include "forward.h"
 #include "backward.h"
 

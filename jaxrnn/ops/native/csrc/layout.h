@@ -12,7 +12,8 @@ constexpr int64_t BATCH = 1 << 16;         // floats of what a chunk's cotangent
 constexpr int64_t BLOCKS_AT_ONCE = 8;      // of a gradient of weights, so that a panel is read once for all of them
 constexpr int64_t PANELS_TO_PACK_FOR = 4;  // columns of cotangents, before they are multiplied with so many
 constexpr int64_t OWN_WEIGHTS = 1 << 18;   // floats of weights that one thread can keep close
-constexpr int64_t STRETCH = 1 << 21;       // multiplications by W_hh in steps for which threads stay together
+constexpr int64_t CLOSE_WEIGHTS = 1 << 14;  // floats that two first-level caches hold
+constexpr int64_t STRETCH = 1 << 21;        // multiplications by W_hh in steps for which threads stay together
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -37,6 +38,7 @@ inline int filled(int64_t features, int64_t v) {
 // What one task's is.
 struct Place {
   Range slots, rows, panels, outputs;  // panels of hidden units, vectors of outputs
+  int64_t member;
 };
 
 class Grid {
@@ -74,7 +76,8 @@ class Grid {
   Place place_of(int64_t task) const {
     const int64_t member = task % members_;
     const Range slots = share(ceiling(rows_, SLOT_ROWS), task / members_, groups_);
-    return {slots, rows_of(slots, rows_), share(panels_, member, members_), share(outputs_, member, members_)};
+    return {slots, rows_of(slots, rows_), share(panels_, member, members_), share(outputs_, member, members_),
+            member};
   }
 
   int64_t rows_, panels_, outputs_, groups_, members_, stretch_;
