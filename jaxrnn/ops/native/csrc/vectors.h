@@ -39,42 +39,43 @@ inline Vec select(IntVec condition, Vec yes, Vec no) {
                                (~condition & reinterpret_cast<IntVec>(no)));
 }
 
-// e^x to 1.5 units in the last place, between e^-87 and e^88; NaN stays NaN.
-inline Vec exponential(Vec x) {
-  const Vec low = splat(-87.0f), high = splat(88.0f);
-  x = select(x < low, low, x);
-  x = select(x > high, high, x);
-  // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds, and leaves n in the lowest bits.
-  const Vec magic = splat(12582912.0f);
-  const Vec shifted = x * splat(1.44269504f) + magic;
-  const Vec n = shifted - magic;
-  const Vec r = (x - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
-  // e^r = 1 + r + r^2 q(r); q by Remez' exchange, 3e-9 off.
-  Vec q = splat(0.00138145986f);
-  q = q * r + splat(0.00836871688f);
-  q = q * r + splat(0.0416683880f);
-  q = q * r + splat(0.166665206f);
-  q = q * r + splat(0.499999934f);
-  const Vec y = (q * r) * r + r + splat(1.0f);
-  const IntVec power = (reinterpret_cast<IntVec>(shifted) << 23) + reinterpret_cast<IntVec>(splat(1.0f));
-  return y * reinterpret_cast<Vec>(power);
+inline Vec clamp(Vec x, float least, float most) {
+  const Vec low = splat(least), high = splat(most);
+  x = x < low ? low : x;
+  return x > high ? high : x;
 }
 
-inline Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exponential(-x)); }
+// e^x = scale * (1 + rest), |rest| < 1/2, between e^-87 and e^88. NaN stays NaN.
+struct Exponential {
+  Vec scale, rest;
+  explicit Exponential(Vec x) {
+    // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds, and leaves n in the lowest bits.
+    const Vec magic = splat(12582912.0f);
+    const Vec shifted = x * splat(1.44269504f) + magic;
+    const Vec n = shifted - magic;
+    const Vec r = (x - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
+    // e^r = 1 + r + r^2 q(r); q by Remez' exchange, 3e-9 off.
+    Vec q = splat(0.00138145986f);
+    q = q * r + splat(0.00836871688f);
+    q = q * r + splat(0.0416683880f);
+    q = q * r + splat(0.166665206f);
+    q = q * r + splat(0.499999934f);
+    rest = (q * r) * r + r;
+    scale =
+        reinterpret_cast<Vec>((reinterpret_cast<IntVec>(shifted) << 23) + reinterpret_cast<IntVec>(splat(1.0f)));
+  }
+};
 
-// tanh to 2 units in the last place: a polynomial (Remez' exchange) up to 0.625, then 1 - 2 / (e^2x + 1).
+// 1 / (1 + e^-x), to 2.5 units in the last place.
+inline Vec sigmoid(Vec x) {
+  const Exponential e(clamp(-x, -87.0f, 88.0f));
+  return splat(1.0f) / ((e.scale * e.rest + e.scale) + splat(1.0f));
+}
+
+// m / (m + 2) with m = e^2x - 1, which nothing is lost of where e^2x is near 1; to 2.5 units in the last place.
 inline Vec hyperbolic_tangent(Vec x) {
-  const IntVec sign_bit = reinterpret_cast<IntVec>(splat(-0.0f));
-  const Vec magnitude = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) & ~sign_bit);
-  const Vec s = x * x;
-  Vec q = splat(-0.00571704506f);
-  q = q * s + splat(0.0206505873f);
-  q = q * s + splat(-0.0537434981f);
-  q = q * s + splat(0.133314913f);
-  q = q * s + splat(-0.333332839f);
-  const Vec small = x + x * (s * q);
-  const Vec large = splat(1.0f) - splat(2.0f) / (exponential(magnitude + magnitude) + splat(1.0f));
-  const Vec signed_large =
-      reinterpret_cast<Vec>(reinterpret_cast<IntVec>(large) | (reinterpret_cast<IntVec>(x) & sign_bit));
-  return select(magnitude < splat(0.625f), small, signed_large);
+  x = clamp(x, -9.1f, 9.1f);  // beyond it is 1
+  const Exponential e(x + x);
+  const Vec m = e.scale * e.rest + (e.scale - splat(1.0f));
+  return m / (m + splat(2.0f));
 }
