@@ -21,7 +21,8 @@ struct ForwardSpace : Layout {
     h[1] = space.take(s.rows * output_stride);
     c = space.take(Cell::HAS_C ? s.rows * stride : 0);
     raw = space.take(s.projects ? s.rows * stride : 0);  // h before it is projected
-    slices = LANES == 16 && s.rows == 1 && panels * s.outputs * H_VECTORS * LANES > CLOSE_WEIGHTS;
+    slices = LANES == 16 && s.rows == 1 && s.inputs <= 2 * s.outputs &&
+             panels * s.outputs * H_VECTORS * LANES > CLOSE_WEIGHTS;
     panel_sums = slices ? 2 * SLICE_ROWS * WIDTH : chunk > 1 ? chunk * s.rows * WIDTH : 0;
     pre = space.take(panels * panel_sums + (slices ? std::min<int64_t>(panels, MOST_THREADS) * APART : 0));
   }

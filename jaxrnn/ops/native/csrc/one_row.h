@@ -81,14 +81,14 @@ class OneRow {
 
   // Slices that W_hh leaves no time for: of the first chunk, of a last one of few steps, of many inputs.
   void multiply(const Place& place, int64_t panel, int64_t start, Range slices) const {
-    const int64_t rows = rows_from(start);
+    const int64_t rows = rows_from(start), blocks = ceiling(rows, BLOCK_ROWS);
     for (int64_t at = slices.first; at < slices.end; ++at) {
       const Slice of = slice(place, panel, start, at);
-      for (int64_t row = 0; row < rows; row += BLOCK_ROWS) {
-        const int64_t height = std::min<int64_t>(BLOCK_ROWS, rows - row);
-        BLOCKS[static_cast<size_t>(vectors_of(at) - 1)][static_cast<size_t>(height - 1)](
-            of.depth, of.a + row * of.a_stride, of.a_stride, 1, of.b, of.b_stride, of.c + row * of.c_stride,
-            of.c_stride);
+      for (int64_t n = 0; n < blocks; ++n) {
+        const Range some = share(rows, n, blocks);
+        BLOCKS[static_cast<size_t>(vectors_of(at) - 1)][static_cast<size_t>(some.end - some.first - 1)](
+            of.depth, of.a + some.first * of.a_stride, of.a_stride, 1, of.b, of.b_stride,
+            of.c + some.first * of.c_stride, of.c_stride);
       }
     }
   }
