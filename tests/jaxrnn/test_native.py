@@ -99,7 +99,7 @@ def test_values_and_gradients_are_those_of_the_reference(instruction_set, cell, 
 # B, T, I, H: single numbers, one more than whole vectors, several groups of rows, more rows than a tile holds,
 # several chunks of steps, several parts of a panel's depth, several panels, one row with many weights.
 SIZES = [(7, 16, 1, 1), (1, 40, 17, 33), (23, 9, 3, 16), (24, 5, 2, 65), (50, 3, 1, 8), (100, 9, 33, 17),
-         (3, 300, 2, 5), (8, 4, 130, 140), (2, 8, 70, 200), (300, 2, 4, 3), (1, 29, 300, 140)]  # fmt: skip
+         (3, 300, 2, 5), (8, 4, 130, 140), (2, 8, 70, 200), (300, 2, 4, 3), (1, 29, 270, 140)]  # fmt: skip
 
 
 @HAVE_THEM
