@@ -50,7 +50,7 @@ class BackwardRun {
     team.each(grid.tasks(), [&](int task) { begin(grid.place(task)); });
     for (int64_t end = s_.steps; end > 0; end -= space_.chunk) {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
-      const Chunk chunk{s_.reverse ? steps_.at(end - 1) : first, (end - first) * s_.rows};
+      const Chunk chunk{steps_.low({first, end}), (end - first) * s_.rows};
       const int phases = s_.projects ? 2 : 1;  // which each need what other members did in the one before
       grid.each_step(team, (end - first) * phases + 1, [&](int64_t at, const Place& place) {
         const int64_t n = end - 1 - at / phases;

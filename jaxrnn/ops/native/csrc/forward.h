@@ -35,8 +35,8 @@ class ForwardRun {
       };
     };
     for (int64_t p = panels.first; p < panels.end; ++p) {
-      pack_transposed(s_.inputs, S::X_VECTORS, weight_ih(p), columns_of(call_.weight_ih, s_.inputs, p, 0));
-      pack_transposed(s_.outputs, S::H_VECTORS, weight_hh(p),
+      pack_transposed(s_.inputs, S::X_VECTORS, space_.panel_ih(p), columns_of(call_.weight_ih, s_.inputs, p, 0));
+      pack_transposed(s_.outputs, S::H_VECTORS, space_.panel_hh(p),
                       columns_of(call_.weight_hh, s_.outputs, p, Cell::FIRST_H));
       for (int64_t column = 0; column < S::WIDTH; ++column) {
         const int64_t pre = column / (Cell::UNITS * LANES);
@@ -95,7 +95,7 @@ class ForwardRun {
   // the elementwise part of a vector while another's is under way.
   void step_of_few_rows(int64_t n, const Place& place) {
     const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
-    const int64_t low = s_.reverse ? steps_.at(start + ahead - 1) : start;  // in memory the chunk begins there
+    const int64_t low = steps_.low({start, start + ahead});
     const auto sums = [&](int64_t p, int64_t t) {
       return space_.pre + p * space_.panel_sums + ((t - low) * s_.rows + place.rows.first) * S::WIDTH;
     };
@@ -121,17 +121,15 @@ class ForwardRun {
 
   // W_ih x + b, for a panel and so many rows, counted over all steps.
   void from_inputs(int64_t panel, int64_t rows, int64_t first, float* pre) const {
-    for (int64_t row = 0; row < rows; ++row) {
-      std::memcpy(pre + row * S::WIDTH, space_.bias + panel * S::WIDTH, sizeof(float) * S::WIDTH);
-    }
-    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, weight_ih(panel), pre, S::WIDTH,
-            false);
+    space_.fill(panel, rows, pre);
+    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, space_.panel_ih(panel), pre,
+            S::WIDTH, false);
   }
 
   // Add W_hh h.
   void from_state(int64_t n, int64_t panel, Range rows, float* pre) const {
     product(rows.end - rows.first, s_.outputs, S::H_VECTORS, space_.h[n % 2] + rows.first * space_.output_stride,
-            space_.output_stride, weight_hh(panel), pre + Cell::FIRST_H * Cell::UNITS * LANES, S::WIDTH,
+            space_.output_stride, space_.panel_hh(panel), pre + Cell::FIRST_H * Cell::UNITS * LANES, S::WIDTH,
             s_.rows == 1);
   }
 
@@ -199,9 +197,6 @@ class ForwardRun {
     if (n + 1 == s_.steps) store(call_.h_last + row * s_.outputs + v * LANES, h, lanes);
     store(space_.h[(n + 1) % 2] + here, steps_.restarts(n + 1, row) ? Vec{} : h);
   }
-
-  float* weight_ih(int64_t panel) const { return space_.weight_ih + panel * s_.inputs * S::X_VECTORS * LANES; }
-  float* weight_hh(int64_t panel) const { return space_.weight_hh + panel * s_.outputs * S::H_VECTORS * LANES; }
 
   const Forward& call_;
   const Sizes& s_;

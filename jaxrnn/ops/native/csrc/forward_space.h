@@ -6,11 +6,12 @@ struct ForwardSpace : Layout {
   static constexpr int X_VECTORS = Cell::X_GATES * Cell::UNITS;
   static constexpr int H_VECTORS = (Cell::PRE - Cell::FIRST_H) * Cell::UNITS;
   static constexpr int64_t APART = 4096;  // floats between members' sums, or one would fetch ahead of the other's
-  bool slices;                            // W_ih, to multiply it while W_hh is read
+  const Sizes& sizes;
+  bool slices;  // W_ih, to multiply it while W_hh is read
   int64_t panels, chunk, panel_sums;
   float *weight_ih, *weight_hh, *weight_hr, *bias, *h[2], *c, *raw, *pre;
   Space space;
-  ForwardSpace(const Sizes& s, float* base) : Layout(s), space(base) {
+  ForwardSpace(const Sizes& s, float* base) : Layout(s), sizes(s), space(base) {
     panels = ceiling(units, Cell::UNITS);
     chunk = s.rows >= FEW_ROWS ? 1 : std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
     weight_ih = space.take(panels * s.inputs * X_VECTORS * LANES);
@@ -25,5 +26,15 @@ struct ForwardSpace : Layout {
              panels * s.outputs * H_VECTORS * LANES > CLOSE_WEIGHTS;
     panel_sums = slices ? 2 * SLICE_ROWS * WIDTH : chunk > 1 ? chunk * s.rows * WIDTH : 0;
     pre = space.take(panels * panel_sums + (slices ? std::min<int64_t>(panels, MOST_THREADS) * APART : 0));
+  }
+
+  float* panel_ih(int64_t panel) const { return weight_ih + panel * sizes.inputs * X_VECTORS * LANES; }
+  float* panel_hh(int64_t panel) const { return weight_hh + panel * sizes.outputs * H_VECTORS * LANES; }
+
+  // Begin sums of a panel with its biases, for so many rows.
+  void fill(int64_t panel, int64_t rows, float* sums) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      std::memcpy(sums + row * WIDTH, bias + panel * WIDTH, sizeof(float) * WIDTH);
+    }
   }
 };

@@ -90,6 +90,8 @@ struct Steps {
   const bool *where_valid, *where_restart;  // [T, B], or null
 
   int64_t at(int64_t n) const { return sizes.reverse ? sizes.steps - 1 - n : n; }
+  // Where some of them begin in memory.
+  int64_t low(const Range& some) const { return at(sizes.reverse ? some.end - 1 : some.first); }
   bool valid(int64_t t, int64_t row) const { return !where_valid || where_valid[t * sizes.rows + row]; }
   // Whether step n of the loop begins from zeros; there is none after the last.
   bool restarts(int64_t n, int64_t row) const {

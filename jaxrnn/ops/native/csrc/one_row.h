@@ -12,18 +12,20 @@ class OneRow {
   // Those of a panel at step n, which are at `sums` then.
   void add(int64_t n, const Place& place, int64_t panel) const {
     if (n == 0) {
-      fill(place, panel, 0);
+      space_.fill(panel, rows_from(0), sums_from(0, place, panel));
       multiply(place, panel, 0, {0, slices()});
     }
     const int64_t next = start_of(n) + SLICE_ROWS;
     const bool is_whole = next + SLICE_ROWS <= s_.steps;
     Range due = next < s_.steps ? share(slices(), n % SLICE_ROWS, SLICE_ROWS) : Range{0, 0};
-    if (n % SLICE_ROWS == 0 && next < s_.steps) fill(place, panel, next);
+    if (n % SLICE_ROWS == 0 && next < s_.steps) {
+      space_.fill(panel, rows_from(next), sums_from(next, place, panel));
+    }
     float* to = sums(n, place, panel) + Cell::FIRST_H * Cell::UNITS * LANES;
     for (int64_t k = 0; k < s_.outputs; k += DEPTH) {
       const int64_t depth = std::min<int64_t>(DEPTH, s_.outputs - k);
       const float* h = space_.h[n % 2] + k;
-      const float* weights = space_.weight_hh + (panel * s_.outputs + k) * S::H_VECTORS * LANES;
+      const float* weights = space_.panel_hh(panel) + k * S::H_VECTORS * LANES;
       if (due.first == due.end || !is_whole) {
         block<1, S::H_VECTORS>(depth, h, 0, 1, weights, S::H_VECTORS * LANES, to, 0);
       } else if (vectors_of(due.first) == SLICE_VECTORS) {
@@ -50,18 +52,11 @@ class OneRow {
   // Chunks begin at `start`, in the order of the loop; in memory at `low`.
   static int64_t start_of(int64_t n) { return n / SLICE_ROWS * SLICE_ROWS; }
   int64_t rows_from(int64_t start) const { return std::min<int64_t>(SLICE_ROWS, s_.steps - start); }
-  int64_t low(int64_t start) const { return s_.reverse ? steps_.at(start + rows_from(start) - 1) : start; }
+  int64_t low(int64_t start) const { return steps_.low({start, start + rows_from(start)}); }
 
   float* sums_from(int64_t start, const Place& place, int64_t panel) const {
     return space_.pre + panel * space_.panel_sums + place.member * S::APART +
            start / SLICE_ROWS % 2 * SLICE_ROWS * S::WIDTH;
-  }
-
-  void fill(const Place& place, int64_t panel, int64_t start) const {
-    float* to = sums_from(start, place, panel);
-    for (int64_t row = 0; row < rows_from(start); ++row, to += S::WIDTH) {
-      std::memcpy(to, space_.bias + panel * S::WIDTH, sizeof(float) * S::WIDTH);
-    }
   }
 
   static int vectors_of(int64_t slice) {
@@ -73,7 +68,7 @@ class OneRow {
     return {std::min(SLICE, s_.inputs - k),
             call_.x + low(start) * s_.inputs + k,
             s_.inputs,
-            space_.weight_ih + ((panel * s_.inputs + k) * S::X_VECTORS + v) * LANES,
+            space_.panel_ih(panel) + (k * S::X_VECTORS + v) * LANES,
             S::X_VECTORS * LANES,
             sums_from(start, place, panel) + v * LANES,
             S::WIDTH};

@@ -34,15 +34,12 @@ inline void store(float* to, Vec v, int count) {
 
 inline Vec splat(float x) { return x - Vec{}; }  // which every compiler knows to be a broadcast
 
-inline Vec select(IntVec condition, Vec yes, Vec no) {
-  return reinterpret_cast<Vec>((condition & reinterpret_cast<IntVec>(yes)) |
-                               (~condition & reinterpret_cast<IntVec>(no)));
-}
+inline Vec select(IntVec condition, Vec yes, Vec no) { return condition ? yes : no; }
 
 inline Vec clamp(Vec x, float least, float most) {
   const Vec low = splat(least), high = splat(most);
-  x = x < low ? low : x;
-  return x > high ? high : x;
+  x = select(x < low, low, x);
+  return select(x > high, high, x);
 }
 
 // e^x = scale * (1 + rest), |rest| < 1/2, between e^-87 and e^88. NaN stays NaN.
