@@ -1,5 +1,6 @@
 """The compiled kernels for a CPU: what they compute, with each instruction set, and which requests they serve."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -288,6 +289,32 @@ def test_results_are_the_same_bits_on_any_number_of_threads():
 
 @HAVE_THEM
 def test_calls_at_the_same_time_disturb_each_other_in_nothing():
+def processors_of_threads():
+    """Return the processors of this process, and those of each thread that has others, after a call."""
+    digest()
+    own, others = os.sched_getaffinity(0), []
+    for name in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it ended
+            others.append(os.sched_getaffinity(int(name)))
+    return {"own": sorted(own), "others": [sorted(found) for found in others if found != own]}
+
+
+@HAVE_THEM
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two processors, and Linux",
+)
+def test_a_helper_leaves_one_processor_to_the_caller_and_nobody_else_is_bound():
+    code = (
+        "import json\nfrom tests.jaxrnn.test_native import processors_of_threads\n"
+        "print(json.dumps(processors_of_threads()))"
+    )
+    found = in_a_process(code, processors=2)
+    (left,) = found["others"]  # of the only helper
+    assert len(left) == 1
+    assert set(left) < set(found["own"])
+
+
     args = draw_cell(cells.LSTM, 40, 60, I, 40, dtype=jnp.float32)
     run = jax.jit(partial(values_and_gradients, unroller(cells.LSTM, "native")))
     expected = [np.asarray(leaf) for leaf in jax.tree.leaves(run(args))]

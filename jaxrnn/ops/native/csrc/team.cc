@@ -2,6 +2,11 @@
 
 #include <unistd.h>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -22,6 +27,7 @@ namespace {
 constexpr int MOST_TASKS = MOST_THREADS * TASKS_EACH;
 // How long to look for what is to come before giving way to other threads: some tens of microseconds.
 constexpr int SPINS = 2000;
+constexpr int FEW_PROCESSORS = 8;  // with more there is an idle one, and it takes long to tell all helpers
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -60,6 +66,7 @@ class Crew {
     if (size == 1) {
       busy_.unlock();
       return 1;
+    leave_caller_alone();
     }
     size_.store(size, std::memory_order_relaxed);
     in_call_.store(true);
@@ -182,12 +189,31 @@ class Crew {
     return std::max(1, std::min(wanted, static_cast<int>(helpers_.size()) + 1));
   }
 
+#if defined(__linux__)
+        CPU_ZERO(&of_helpers_);
+#endif
   void help(int number) {
     for (uint64_t seen = 0;;) {
       for (Patience patience; !in_call_.load();) {
         if (!patience.wait()) sleep();
       }
       for (Patience patience; in_call_.load(std::memory_order_relaxed);) {
+  // Keep helpers off the processor that the caller runs on, if there is another one for each. A system that wakes
+  // threads where they are called from would let a helper wait there until the caller is done, beside an idle
+  // processor.
+  void leave_caller_alone() {
+#if defined(__linux__)
+    cpu_set_t processors;
+    if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;
+    const int own = sched_getcpu(), count = CPU_COUNT(&processors);
+    const bool are_few = static_cast<int>(helpers_.size()) < count && count <= FEW_PROCESSORS;
+    if (own >= 0 && are_few) CPU_CLR(own, &processors);
+    if (CPU_EQUAL(&processors, &of_helpers_)) return;
+    for (std::thread& each : helpers_) pthread_setaffinity_np(each.native_handle(), sizeof processors, &processors);
+    of_helpers_ = processors;
+#endif
+  }
+
         const uint64_t round = round_.load(std::memory_order_acquire);
         if (round == seen) {
           patience.wait();
@@ -218,6 +244,9 @@ class Crew {
   std::atomic<int> sleeping_{0};
   std::atomic<bool> in_call_{false};
 
+#if defined(__linux__)
+  cpu_set_t of_helpers_{};  // the processors of all of them; none after one was hired
+#endif
   // A round, in one line of the cache. What to run is read only by who has taken a task.
   alignas(64) std::atomic<uint64_t> round_{0};
   std::atomic<int> size_{1};
