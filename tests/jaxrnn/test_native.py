@@ -255,6 +255,8 @@ def digest():
         (cells.LSTM, (40, 12, 5, 70)),
         (cells.GRU, (2, 90, 3, 40)),
         (cells.PEEPHOLE_LSTM, (70, 3, 4, 9)),
+        (cells.GRU, (1, 29, 270, 140)),
+        (cells.LSTM, (5, 9, 70, 90)),
     ):
         args = draw_cell(cell, *size, dtype=jnp.float32)
         for leaf in jax.tree.leaves(values_and_gradients(unroller(cell, "native"), args)):
@@ -287,8 +289,6 @@ def test_results_are_the_same_bits_on_any_number_of_threads():
     assert one["digest"] == digest()["digest"]
 
 
-@HAVE_THEM
-def test_calls_at_the_same_time_disturb_each_other_in_nothing():
 def processors_of_threads():
     """Return the processors of this process, and those of each thread that has others, after a call."""
     digest()
@@ -315,6 +315,8 @@ def test_a_helper_leaves_one_processor_to_the_caller_and_nobody_else_is_bound():
     assert set(left) < set(found["own"])
 
 
+@HAVE_THEM
+def test_calls_at_the_same_time_disturb_each_other_in_nothing():
     args = draw_cell(cells.LSTM, 40, 60, I, 40, dtype=jnp.float32)
     run = jax.jit(partial(values_and_gradients, unroller(cells.LSTM, "native")))
     expected = [np.asarray(leaf) for leaf in jax.tree.leaves(run(args))]

@@ -6,10 +6,10 @@ call makes all steps of a layer in one direction: weights are packed once and st
 and a step's elementwise part is computed where its sums lie. Backward likewise; the gradients of the weights and
 of x are products over some hundred rows at a time, of what is in the cache still.
 
-`csrc/cells.h` holds what `jaxrnn.cells` says of each cell, in vectors, with its derivative; `forward.h` and
-`backward.h` the loops, the same for all cells; `layout.h` how they are divided; `products.h` the matrix product;
-`team.cc` the threads. Results do not depend on how many there are. float32 only. What is not served here is
-computed by "scan", and so are forward mode and second derivatives.
+`csrc/cells.h` holds what `jaxrnn.cells` says of each cell, in vectors, with its derivative; `forward.h` (with
+`few_rows.h` for the inputs where rows are few) and `backward.h` the loops, the same for all cells; `layout.h` how
+they are divided; `products.h` the matrix product; `team.cc` the threads. Results do not depend on how many there
+are. float32 only. What is not served here is computed by "scan", and so are forward mode and second derivatives.
 """
 
 from collections.abc import Sequence

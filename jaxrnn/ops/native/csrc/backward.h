@@ -52,7 +52,7 @@ class BackwardRun {
       const int64_t first = std::max<int64_t>(0, end - space_.chunk);  // in the order of the loop
       const Chunk chunk{steps_.low({first, end}), (end - first) * s_.rows};
       const int phases = s_.projects ? 2 : 1;  // which each need what other members did in the one before
-      grid.each_step(team, (end - first) * phases + 1, [&](int64_t at, const Place& place) {
+      grid.each_step(team, (end - first) * phases + 1, nothing, [&](int64_t at, const Place& place) {
         const int64_t n = end - 1 - at / phases;
         if (at % phases > 0) {
           through_projection(n, chunk, place);

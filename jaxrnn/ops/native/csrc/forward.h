@@ -4,11 +4,7 @@ template <typename Cell>
 class ForwardRun {
  public:
   explicit ForwardRun(const Forward& call)
-      : call_(call),
-        s_(call.sizes),
-        space_(s_, call.workspace),
-        steps_{s_, call.valid, call.restart},
-        one_row_(call, space_, steps_) {}
+      : call_(call), s_(call.sizes), space_(s_, call.workspace), steps_{s_, call.valid, call.restart} {}
 
   void run(Team& team) {
     const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL),
@@ -18,8 +14,18 @@ class ForwardRun {
       begin(share(s_.rows, n, team.size()));
     });
     const int phases = s_.projects ? 2 : 1;  // which each need what other members did in the one before
-    grid.each_step(team, s_.steps * phases, [&](int64_t at, const Place& place) {
-      at % phases == 0 ? step(at / phases, place) : project(at / phases, place);
+    const FewRows<Cell> few_rows(call_, space_, steps_, grid.members());
+    const auto before = [&](int64_t at, const Place& place) {
+      if (few_rows.is_ahead() && at % phases == 0) few_rows.ahead(few_rows.step(at / phases), place, 0);
+    };
+    grid.each_step(team, s_.steps * phases, before, [&](int64_t at, const Place& place) {
+      if (at % phases > 0) {
+        project(at / phases, place);
+      } else if (space_.few_rows) {
+        step_of_few_rows(at / phases, place, few_rows);
+      } else {
+        step_of_many_rows(at / phases, place);
+      }
     });
   }
 
@@ -69,14 +75,6 @@ class ForwardRun {
     }
   }
 
-  void step(int64_t n, const Place& place) {
-    if (space_.slices) {
-      step_of_one_row(n, place);
-    } else {
-      space_.chunk > 1 ? step_of_few_rows(n, place) : step_of_many_rows(n, place);
-    }
-  }
-
   // With many rows, a tile of sums is used up while it is in the first-level cache.
   void step_of_many_rows(int64_t n, const Place& place) {
     alignas(64) float tile[TILE_ROWS * S::WIDTH];
@@ -90,29 +88,21 @@ class ForwardRun {
     }
   }
 
-  // With few, inputs of several steps are multiplied together; panels are read from either end in turns, as those
-  // read last are in the first-level cache still; and all sums of a step come first, so that a core can begin with
-  // the elementwise part of a vector while another's is under way.
-  void step_of_few_rows(int64_t n, const Place& place) {
-    const int64_t start = n / space_.chunk * space_.chunk, ahead = std::min(space_.chunk, s_.steps - start);
-    const int64_t low = steps_.low({start, start + ahead});
-    const auto sums = [&](int64_t p, int64_t t) {
-      return space_.pre + p * space_.panel_sums + ((t - low) * s_.rows + place.rows.first) * S::WIDTH;
-    };
+  // With few, what others computed of h is fetched at once; panels are read from either end in turns, as those read
+  // last are in the first-level cache still; and all sums of a step come first, so that a core can begin with the
+  // elementwise part of a vector while another's is under way.
+  void step_of_few_rows(int64_t n, const Place& place, const FewRows<Cell>& few_rows) {
     const Range& all = place.panels;
+    const auto step = few_rows.step(n);
+    if (all.end - all.first < space_.panels) {
+      for (int64_t k = 0; k < s_.rows * space_.output_stride; k += LANES) __builtin_prefetch(space_.h[n % 2] + k);
+    }
+    if (few_rows.is_ahead()) few_rows.ahead(step, place, 1);
     for (int64_t j = all.first; j < all.end; ++j) {
       const int64_t p = in_turns(n, j, all);
-      if (n == start) from_inputs(p, ahead * s_.rows, low * s_.rows, space_.pre + p * space_.panel_sums);
-      from_state(n, p, place.rows, sums(p, steps_.at(n)));
+      from_state(n, p, place.rows, few_rows.inputs(step, place, p));
     }
-    for (int64_t p = all.first; p < all.end; ++p) elementwise(n, p, place.rows, sums(p, steps_.at(n)));
-  }
-
-  // With one, likewise, but for its inputs.
-  void step_of_one_row(int64_t n, const Place& place) {
-    const Range& all = place.panels;
-    for (int64_t j = all.first; j < all.end; ++j) one_row_.add(n, place, in_turns(n, j, all));
-    for (int64_t p = all.first; p < all.end; ++p) elementwise(n, p, place.rows, one_row_.sums(n, place, p));
+    for (int64_t p = all.first; p < all.end; ++p) elementwise(n, p, place.rows, few_rows.sums(step, place, p));
   }
 
   static int64_t in_turns(int64_t n, int64_t j, const Range& all) {
@@ -202,5 +192,4 @@ class ForwardRun {
   const Sizes& s_;
   const S space_;
   const Steps steps_;
-  const OneRow<Cell> one_row_;
 };

@@ -5,15 +5,24 @@ struct ForwardSpace : Layout {
   static constexpr int64_t WIDTH = Cell::PRE * Cell::UNITS * LANES;  // of a panel of pre-activations
   static constexpr int X_VECTORS = Cell::X_GATES * Cell::UNITS;
   static constexpr int H_VECTORS = (Cell::PRE - Cell::FIRST_H) * Cell::UNITS;
-  static constexpr int64_t APART = 4096;  // floats between members' sums, or one would fetch ahead of the other's
   const Sizes& sizes;
-  bool slices;  // W_ih, to multiply it while W_hh is read
-  int64_t panels, chunk, panel_sums;
+  bool few_rows;
+  bool ahead_pays;  // to multiply inputs of later steps while members hand over h
+  int64_t panels, chunk, chunk_ahead, panel_sums, apart;
   float *weight_ih, *weight_hh, *weight_hr, *bias, *h[2], *c, *raw, *pre;
   Space space;
   ForwardSpace(const Sizes& s, float* base) : Layout(s), sizes(s), space(base) {
     panels = ceiling(units, Cell::UNITS);
-    chunk = s.rows >= FEW_ROWS ? 1 : std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
+    const int64_t weights = panels * s.outputs * H_VECTORS * LANES;
+    few_rows = s.rows < FEW_ROWS;
+    // With vectors of 16 the time suffices for it. Few weights are read in no time; with many, or many inputs, a
+    // step takes so long that it is better to read W_ih less often.
+    ahead_pays =
+        few_rows && LANES == 16 && CLOSE_WEIGHTS < weights && weights <= OWN_WEIGHTS && s.inputs <= 2 * s.outputs;
+    apart = ahead_pays ? 4096 : 0;  // between members' sums, or a core would fetch ahead what is the other's
+    chunk = std::min(s.steps, ceiling(2 * FEW_ROWS, s.rows));
+    chunk_ahead = std::min(s.steps, ceiling(ROWS_AHEAD, s.rows));
+    panel_sums = few_rows ? std::max(chunk, ahead_pays ? 2 * chunk_ahead : 0) * s.rows * WIDTH : 0;
     weight_ih = space.take(panels * s.inputs * X_VECTORS * LANES);
     weight_hh = space.take(panels * s.outputs * H_VECTORS * LANES);
     weight_hr = space.take(s.projects ? s.hidden * output_stride : 0);
@@ -22,10 +31,7 @@ struct ForwardSpace : Layout {
     h[1] = space.take(s.rows * output_stride);
     c = space.take(Cell::HAS_C ? s.rows * stride : 0);
     raw = space.take(s.projects ? s.rows * stride : 0);  // h before it is projected
-    slices = LANES == 16 && s.rows == 1 && s.inputs <= 2 * s.outputs &&
-             panels * s.outputs * H_VECTORS * LANES > CLOSE_WEIGHTS;
-    panel_sums = slices ? 2 * SLICE_ROWS * WIDTH : chunk > 1 ? chunk * s.rows * WIDTH : 0;
-    pre = space.take(panels * panel_sums + (slices ? std::min<int64_t>(panels, MOST_THREADS) * APART : 0));
+    pre = space.take(few_rows ? panels * panel_sums + std::min<int64_t>(panels, MOST_THREADS) * apart : 0);
   }
 
   float* panel_ih(int64_t panel) const { return weight_ih + panel * sizes.inputs * X_VECTORS * LANES; }
@@ -34,7 +40,7 @@ struct ForwardSpace : Layout {
   // Begin sums of a panel with its biases, for so many rows.
   void fill(int64_t panel, int64_t rows, float* sums) const {
     for (int64_t row = 0; row < rows; ++row) {
-      std::memcpy(sums + row * WIDTH, bias + panel * WIDTH, sizeof(float) * WIDTH);
+      for (int64_t k = 0; k < WIDTH; k += LANES) store(sums + row * WIDTH + k, load(bias + panel * WIDTH + k));
     }
   }
 };

@@ -5,7 +5,7 @@
 #include "cells.h"
 #include "layout.h"
 #include "forward_space.h"
-#include "one_row.h"
+#include "few_rows.h"
 #include "forward.h"
 #include "backward.h"
 

@@ -2,17 +2,21 @@
 //
 // Tasks form a grid: `groups` of rows, which need nothing from each other, times `members`, each with some of the
 // hidden units, which have to be done with a step before the next one begins. Where rows are many, there are groups
-// only, and each makes all its steps alone; where they are few, or weights many, members.
+// only, and each makes all its steps alone; where they are few, or weights many, members, as many as have enough to
+// do.
 
 constexpr int TILE_ROWS = 48;              // whose sums are computed at once, and stay in the first-level cache
 constexpr int SLOT_ROWS = 16;              // that one thread computes, and adds up to a sum of their own
 constexpr int FEW_ROWS = 24;               // with fewer, the inputs of several steps are multiplied at once
+constexpr int ROWS_AHEAD = 8;              // steps times rows whose inputs are multiplied while members hand over h
+constexpr int64_t PART_AHEAD = 64;         // columns of W_ih that are multiplied at once then, so that nobody waits
 constexpr int64_t CHUNK_ROWS = 128;        // of the backward pass: steps times rows whose gradients are one product
 constexpr int64_t BATCH = 1 << 16;         // floats of what a chunk's cotangents are multiplied with at once
 constexpr int64_t BLOCKS_AT_ONCE = 8;      // of a gradient of weights, so that a panel is read once for all of them
 constexpr int64_t PANELS_TO_PACK_FOR = 4;  // columns of cotangents, before they are multiplied with so many
 constexpr int64_t OWN_WEIGHTS = 1 << 18;   // floats of weights that one thread can keep close
 constexpr int64_t CLOSE_WEIGHTS = 1 << 14;  // floats that two first-level caches hold
+constexpr int64_t MEMBERS_WORK = 1 << 12;   // multiplications by W_hh in a step that a member is worth waiting for
 constexpr int64_t STRETCH = 1 << 21;        // multiplications by W_hh in steps for which threads stay together
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -41,6 +45,8 @@ struct Place {
   int64_t member;
 };
 
+inline void nothing(int64_t, const Place&) {}  // before a step
+
 class Grid {
  public:
   // `panels` hold hidden units, `outputs` are vectors of h, `weights` counts the floats of W_hh.
@@ -49,7 +55,8 @@ class Grid {
     const int64_t most = std::min<int64_t>(threads, s.rows / SLOT_ROWS);
     groups_ = std::max(most, std::min<int64_t>(threads * TASKS_EACH, s.rows / TILE_ROWS));
     if (threads == 1 || s.rows < FEW_ROWS || (weights > OWN_WEIGHTS && panels >= threads)) groups_ = 1;
-    members_ = std::max<int64_t>(1, std::min(threads / groups_, panels));
+    const int64_t work = s.rows * weights / groups_;  // of a step of one group
+    members_ = std::max<int64_t>(1, std::min({threads / groups_, panels, work / MEMBERS_WORK}));
     stretch_ = std::max<int64_t>(1, STRETCH / (s.rows * weights));
     for (int64_t task = 0; task < groups_ * members_; ++task) places_.push_back(place_of(task));
   }
@@ -57,16 +64,22 @@ class Grid {
   int tasks() const { return static_cast<int>(groups_ * members_); }
   int64_t members() const { return members_; }
 
-  // Do `work(step, place)` for each place and each step in turn; members are done with a step before the next
-  // begins.
-  template <typename Work>
-  void each_step(Team& team, int64_t steps, const Work& work) const {
+  // Do `before(step, place)` and `work(step, place)` for each place and each step in turn. Members are done with
+  // the work of a step before that of the next begins; what is to be done before it does not wait, and may touch
+  // only what is its place's own.
+  template <typename Before, typename Work>
+  void each_step(Team& team, int64_t steps, const Before& before, const Work& work) const {
     if (members_ > 1) {
-      team.each_step(steps, tasks(), stretch_, [&](int64_t step, int task) { work(step, place(task)); });
+      team.each_step(
+          steps, tasks(), stretch_, [&](int64_t step, int task) { before(step, place(task)); },
+          [&](int64_t step, int task) { work(step, place(task)); });
       return;
     }
     team.each(tasks(), [&](int task) {
-      for (int64_t step = 0; step < steps; ++step) work(step, place(task));
+      for (int64_t step = 0; step < steps; ++step) {
+        before(step, place(task));
+        work(step, place(task));
+      }
     });
   }
 

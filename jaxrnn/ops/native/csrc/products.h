@@ -10,9 +10,6 @@ constexpr int WIDE_ROWS = 2;    // with no more, a block is as wide as a panel
 constexpr int FAR_DEPTH = 256;  // a deeper panel is of a matrix that a second-level cache does not hold
 constexpr int FEW_BLOCKS = 3;   // leave no time to fetch ahead
 constexpr int DEPTH = 128;      // of a part of a panel that is used again from the first-level cache
-constexpr int SLICE_ROWS = 8;
-constexpr int SLICE_VECTORS = BLOCK_VECTORS / 2;
-constexpr int STEPS_EACH = 2 * SLICE_VECTORS;  // of a row, for one of a slice: as many multiplications
 
 // Or sums would be kept in memory: GCC unrolls by itself, but too late to tell that they need not be.
 #define UNROLLED _Pragma("GCC unroll 8")
@@ -80,64 +77,6 @@ void row_block(int64_t depth, const float* a, const float* b, float* c) {
 using RowBlock = void (*)(int64_t, const float*, const float*, float*);
 inline constexpr std::array<RowBlock, PANEL> ROW_BLOCKS = {&row_block<1>, &row_block<2>, &row_block<3>,
                                                            &row_block<4>};
-
-// A part of a product, C [SLICE_ROWS, vectors] += A [SLICE_ROWS, depth] B.
-struct Slice {
-  int64_t depth;
-  const float* a;
-  int64_t a_stride;
-  const float* b;
-  int64_t b_stride;
-  float* c;
-  int64_t c_stride;
-};
-
-// c [VECTORS] += a [depth] B for one row, and a slice of another product meanwhile: B, which is read once, comes
-// from the second-level cache at half of the speed at which a core multiplies. (Inlined, as a slice handed over
-// through memory costs 2 %.)
-template <int VECTORS, int OF_SLICE>
-inline __attribute__((always_inline)) void row_and_slice(int64_t depth, const float* a, const float* b, float* c,
-                                                         const Slice& of) {
-  const float *slice_a = of.a, *slice_b = of.b;
-  Vec row_sums[VECTORS], slice_sums[SLICE_ROWS][OF_SLICE];
-  UNROLLED for (int v = 0; v < VECTORS; ++v) row_sums[v] = Vec{};
-  UNROLLED for (int i = 0; i < SLICE_ROWS; ++i) {
-    UNROLLED for (int v = 0; v < OF_SLICE; ++v) slice_sums[i][v] = Vec{};
-  }
-  int64_t k = 0, slice_k = 0;
-  for (; k + STEPS_EACH <= depth && slice_k < of.depth; k += STEPS_EACH, ++slice_k) {
-    Vec right[OF_SLICE];
-    UNROLLED for (int v = 0; v < OF_SLICE; ++v) right[v] = load(slice_b + v * LANES);
-    UNROLLED for (int j = 0; j < STEPS_EACH; ++j) {
-      const Vec of_row = splat(a[k + j]);
-      UNROLLED for (int v = 0; v < VECTORS; ++v) row_sums[v] += of_row * load(b + (j * VECTORS + v) * LANES);
-      UNROLLED for (int i = j; i < SLICE_ROWS; i += STEPS_EACH) {
-        const Vec left = splat(slice_a[i * of.a_stride]);
-        UNROLLED for (int v = 0; v < OF_SLICE; ++v) slice_sums[i][v] += left * right[v];
-      }
-    }
-    b += STEPS_EACH * VECTORS * LANES;
-    ++slice_a;
-    slice_b += of.b_stride;
-  }
-  for (; k < depth; ++k, b += VECTORS * LANES) {
-    const Vec of_row = splat(a[k]);
-    UNROLLED for (int v = 0; v < VECTORS; ++v) row_sums[v] += of_row * load(b + v * LANES);
-  }
-  for (; slice_k < of.depth; ++slice_k, ++slice_a, slice_b += of.b_stride) {
-    UNROLLED for (int i = 0; i < SLICE_ROWS; ++i) {
-      const Vec left = splat(slice_a[i * of.a_stride]);
-      UNROLLED for (int v = 0; v < OF_SLICE; ++v) slice_sums[i][v] += left * load(slice_b + v * LANES);
-    }
-  }
-  UNROLLED for (int v = 0; v < VECTORS; ++v) store(c + v * LANES, load(c + v * LANES) + row_sums[v]);
-  UNROLLED for (int i = 0; i < SLICE_ROWS; ++i) {
-    UNROLLED for (int v = 0; v < OF_SLICE; ++v) {
-      float* to = of.c + i * of.c_stride + v * LANES;
-      store(to, load(to) + slice_sums[i][v]);
-    }
-  }
-}
 
 // C [rows, vectors] += A [rows, depth] B, one panel of `vectors` vectors. `is_only`: there is no other row in the
 // whole call. (Not whether `rows` is 1: a row may be alone with some numbers of threads, and not with others.)

@@ -57,7 +57,6 @@ class Patience {
 class Crew {
  public:
   using Run = void (*)(const void* work, int task);
-  using RunStep = void (*)(const void* work, int64_t step, int task);
 
   // Begin a call; return the threads that it has.
   int begin(int wanted) {
@@ -66,8 +65,8 @@ class Crew {
     if (size == 1) {
       busy_.unlock();
       return 1;
-    leave_caller_alone();
     }
+    leave_caller_alone();
     size_.store(size, std::memory_order_relaxed);
     in_call_.store(true);
     if (sleeping_.load() > 0) {
@@ -91,9 +90,8 @@ class Crew {
     for (Patience patience; done_.load(std::memory_order_acquire) < tasks;) patience.wait();
   }
 
-  void run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work) {
-    run_step_ = run;
-    work_ = work;
+  void run_steps(int64_t steps, int tasks, int64_t stretch, const StepWork& work) {
+    step_work_ = work;
     for (int64_t first = 0; first < steps; first += stretch) {
       first_ = first;
       end_ = std::min(first + stretch, steps);
@@ -130,9 +128,14 @@ class Crew {
     std::array<bool, MOST_THREADS> mine;
     for (int task = 0; task < tasks; ++task) {
       mine[static_cast<size_t>(task)] = take(round, task);
-      if (mine[static_cast<size_t>(task)]) do_step(first_, task);
+      if (!mine[static_cast<size_t>(task)]) continue;
+      do_before(first_, task);
+      do_step(first_, task);
     }
     for (int64_t step = first_ + 1; step < end_; ++step) {
+      for (int task = 0; task < tasks; ++task) {
+        if (mine[static_cast<size_t>(task)]) do_before(step, task);
+      }
       await(step, tasks);
       for (int task = 0; task < tasks; ++task) {
         if (mine[static_cast<size_t>(task)]) do_step(step, task);
@@ -147,13 +150,16 @@ class Crew {
     if (member >= tasks || !take(round, member)) return;
     const int64_t first = first_, end = end_;  // which are another stretch's as soon as the last step is done
     for (int64_t step = first; step < end; ++step) {
+      do_before(step, member);
       if (step > first) await(step, tasks);
       do_step(step, member);
     }
   }
 
+  void do_before(int64_t step, int task) { step_work_.before(step_work_.of, step, task); }
+
   void do_step(int64_t step, int task) {
-    run_step_(work_, step, task);
+    step_work_.run(step_work_.of, step, task);
     tasks_of_[task].step.store(step + 1, std::memory_order_release);
   }
 
@@ -183,21 +189,15 @@ class Crew {
       while (static_cast<int>(helpers_.size()) < wanted - 1) {
         const int number = static_cast<int>(helpers_.size()) + 1;
         helpers_.emplace_back([this, number] { help(number); });
+#if defined(__linux__)
+        CPU_ZERO(&of_helpers_);
+#endif
       }
     } catch (const std::system_error&) {
     }
     return std::max(1, std::min(wanted, static_cast<int>(helpers_.size()) + 1));
   }
 
-#if defined(__linux__)
-        CPU_ZERO(&of_helpers_);
-#endif
-  void help(int number) {
-    for (uint64_t seen = 0;;) {
-      for (Patience patience; !in_call_.load();) {
-        if (!patience.wait()) sleep();
-      }
-      for (Patience patience; in_call_.load(std::memory_order_relaxed);) {
   // Keep helpers off the processor that the caller runs on, if there is another one for each. A system that wakes
   // threads where they are called from would let a helper wait there until the caller is done, beside an idle
   // processor.
@@ -214,6 +214,12 @@ class Crew {
 #endif
   }
 
+  void help(int number) {
+    for (uint64_t seen = 0;;) {
+      for (Patience patience; !in_call_.load();) {
+        if (!patience.wait()) sleep();
+      }
+      for (Patience patience; in_call_.load(std::memory_order_relaxed);) {
         const uint64_t round = round_.load(std::memory_order_acquire);
         if (round == seen) {
           patience.wait();
@@ -238,22 +244,22 @@ class Crew {
   const pid_t process_ = getpid();  // a child of fork has no helpers
   std::mutex busy_;                 // held during a call
   std::vector<std::thread> helpers_;
+#if defined(__linux__)
+  cpu_set_t of_helpers_{};  // the processors of all of them; none after one was hired
+#endif
 
   std::mutex mutex_;
   std::condition_variable called_;
   std::atomic<int> sleeping_{0};
   std::atomic<bool> in_call_{false};
 
-#if defined(__linux__)
-  cpu_set_t of_helpers_{};  // the processors of all of them; none after one was hired
-#endif
   // A round, in one line of the cache. What to run is read only by who has taken a task.
   alignas(64) std::atomic<uint64_t> round_{0};
   std::atomic<int> size_{1};
   std::atomic<int> tasks_{0};
   std::atomic<bool> has_steps_{false};
   Run run_ = nullptr;
-  RunStep run_step_ = nullptr;
+  StepWork step_work_{};
   int64_t first_ = 0, end_ = 0;  // of a stretch
   const void* work_ = nullptr;
   alignas(64) std::atomic<int> done_{0};
@@ -281,12 +287,15 @@ void Team::run(int tasks, Run run, const void* work) {
   }
 }
 
-void Team::run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work) {
+void Team::run_steps(int64_t steps, int tasks, int64_t stretch, const StepWork& work) {
   if (size_ > 1 && tasks > 1) {
-    crew().run_steps(steps, tasks, stretch, run, work);
+    crew().run_steps(steps, tasks, stretch, work);
   } else {
     for (int64_t step = 0; step < steps; ++step) {
-      for (int task = 0; task < tasks; ++task) run(work, step, task);
+      for (int task = 0; task < tasks; ++task) {
+        work.before(work.of, step, task);
+        work.run(work.of, step, task);
+      }
     }
   }
 }

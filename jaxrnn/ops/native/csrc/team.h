@@ -3,11 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace jaxrnn {
 
 constexpr int MOST_THREADS = 64;
 constexpr int TASKS_EACH = 4;  // at most, so that a thread which was held up leaves some to the others
+
+// What a thread does for a task before it waits for a step, and then.
+struct StepWork {
+  using Run = void (*)(const void* of, int64_t step, int task);
+  Run before, run;
+  const void* of;
+};
 
 // The threads of one call: the calling one, which alone knows what comes next, and helpers, which it shares tasks
 // with.
@@ -23,14 +31,18 @@ class Team {
 
   int size() const { return size_; }
 
-  // Do `work(step, task)` for each of up to `size()` tasks and each step in turn; none begins before all tasks of
-  // the one before are done. For `stretch` steps a task stays with its thread, and a step costs one line of the
-  // cache from each thread to the others. A helper that comes late has to wait for the next stretch.
-  template <typename Work>
-  void each_step(int64_t steps, int tasks, int64_t stretch, const Work& work) {
-    run_steps(
-        steps, tasks, stretch,
-        [](const void* of, int64_t step, int task) { (*static_cast<const Work*>(of))(step, task); }, &work);
+  // Do `before(step, task)` and `work(step, task)` for each of up to `size()` tasks and each step in turn. All
+  // tasks are done with the work of a step before that of the next begins; what is to be done before it does not
+  // wait, and may touch only what is its task's own. For `stretch` steps a task stays with its thread, and a step
+  // costs one line of the cache from each thread to the others. A helper that comes late has to wait for the next
+  // stretch.
+  template <typename Before, typename Work>
+  void each_step(int64_t steps, int tasks, int64_t stretch, const Before& before, const Work& work) {
+    const std::pair<const Before&, const Work&> both{before, work};
+    using Both = decltype(both);
+    run_steps(steps, tasks, stretch,
+              {[](const void* of, int64_t step, int task) { static_cast<Both*>(of)->first(step, task); },
+               [](const void* of, int64_t step, int task) { static_cast<Both*>(of)->second(step, task); }, &both});
   }
 
   // Do `work(task)` for each of up to `size() * TASKS_EACH` tasks, and return when all are done.
@@ -41,9 +53,8 @@ class Team {
 
  private:
   using Run = void (*)(const void* work, int task);
-  using RunStep = void (*)(const void* work, int64_t step, int task);
   void run(int tasks, Run run, const void* work);
-  void run_steps(int64_t steps, int tasks, int64_t stretch, RunStep run, const void* work);
+  void run_steps(int64_t steps, int tasks, int64_t stretch, const StepWork& work);
 
   int size_;
 };
