@@ -236,9 +236,12 @@ _RAGGED_2 = LayerCall(**_DEEP, ragged=True, states=2)
 # More than a vector of hidden features: what the compiled kernels for CPUs compute, which leave fewer to the scan.
 _WIDE = LayerCall(**_DEEP, ragged=True, hidden=19)
 _WIDE_2 = LayerCall(**_DEEP, ragged=True, hidden=19, states=2)
+# So many that their threads multiply inputs of later steps while they hand h over, where vectors are wide enough.
+_WIDER = LayerCall(**_DEEP, ragged=True, hidden=80)
+_WIDER_2 = LayerCall(**_DEEP, ragged=True, hidden=80, states=2)
 _PLAIN, _PLAIN_2 = LayerCall(hx=False), LayerCall(hx=False, states=2)
 _DEEP_TEXT = "two layers, bidirectional, batch first, ragged, with hx"
-_WIDE_TEXT = f"{_DEEP_TEXT}, 19 hidden features"
+_WIDE_TEXT, _WIDER_TEXT = (f"{_DEEP_TEXT}, {hidden} hidden features" for hidden in (19, 80))
 _PLAIN_TEXT = "one layer, time major, hx omitted"
 _MODELS = (("rnn", "RNN", 1), ("gru", "GRU", 1), ("lstm", "LSTM", 2), ("peephole", "PeepholeLSTM", 2))
 
@@ -265,6 +268,8 @@ CASES: tuple[Case, ...] = (
         LayerCall(**_DEEP, ragged=True, hidden=19, states=2, projected=PROJECTED),
     ),
     _layer("peephole_lstm_wide", "PeepholeLSTM", _WIDE_TEXT, _WIDE_2),
+    _layer("gru_wider", "GRU", _WIDER_TEXT, _WIDER),
+    _layer("lstm_wider", "LSTM", _WIDER_TEXT, _WIDER_2),
     _layer("rnn_plain", "RNN", _PLAIN_TEXT, _PLAIN),
     _layer("gru_plain", "GRU", _PLAIN_TEXT, _PLAIN),
     _layer("lstm_plain", "LSTM", _PLAIN_TEXT, _PLAIN_2),
