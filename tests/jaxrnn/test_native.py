@@ -264,15 +264,15 @@ def digest():
     return {"digest": found.hexdigest(), "processors": len(os.sched_getaffinity(0))}
 
 
-def in_a_process(code, *, processors=None):
-    """Return what code prints as JSON in its last line, in a process bound to so many processors."""
-    bind = (
+def in_a_process(function, *, processors):
+    """Return what a function of this module returns in a process bound to so many processors."""
+    code = (
         f"import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:{processors}])\n"
-        if processors
-        else ""
+        f"import json; from {__name__} import {function.__name__}\n"
+        f"print(json.dumps({function.__name__}()))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", bind + code], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -283,8 +283,7 @@ def in_a_process(code, *, processors=None):
     not hasattr(os, "sched_getaffinity"), reason="processes cannot be bound to processors here"
 )
 def test_results_are_the_same_bits_on_any_number_of_threads():
-    code = "import json\nfrom tests.jaxrnn.test_native import digest\nprint(json.dumps(digest()))"
-    one = in_a_process(code, processors=1)
+    one = in_a_process(digest, processors=1)
     assert one["processors"] == 1
     assert one["digest"] == digest()["digest"]
 
@@ -305,11 +304,7 @@ def processors_of_threads():
     reason="needs two processors, and Linux",
 )
 def test_a_helper_leaves_one_processor_to_the_caller_and_nobody_else_is_bound():
-    code = (
-        "import json\nfrom tests.jaxrnn.test_native import processors_of_threads\n"
-        "print(json.dumps(processors_of_threads()))"
-    )
-    found = in_a_process(code, processors=2)
+    found = in_a_process(processors_of_threads, processors=2)
     (left,) = found["others"]  # of the only helper
     assert len(left) == 1
     assert set(left) < set(found["own"])

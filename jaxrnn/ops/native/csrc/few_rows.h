@@ -64,17 +64,15 @@ class FewRows {
   void multiply(const Place& place, Range panels, int64_t chunk, int64_t one, int64_t of) const {
     const int64_t rows = steps_of(chunk) * s_.rows, blocks = is_ahead_ ? ceiling(rows, BLOCK_ROWS) : 1;
     // Also of a single thread, which is not ahead: the order of additions must not depend on how many there are.
-    const int64_t depth = space_.ahead_pays ? PART_AHEAD : std::max<int64_t>(1, s_.inputs);
-    const int64_t parts = std::max<int64_t>(1, ceiling(s_.inputs, depth));
+    const int64_t depth = space_.ahead_pays ? PART_AHEAD : s_.inputs;
+    const int64_t parts = ceiling(s_.inputs, depth);
     const Range some = share((panels.end - panels.first) * parts * blocks, one, of);
     for (int64_t n = some.first; n < some.end; ++n) {
       const int64_t panel = panels.first + n / blocks / parts, k = n / blocks % parts * depth;
       const Range block = share(rows, n % blocks, blocks);
       float* to = of_panel(place, panel) + offset_of(chunk) + block.first * S::WIDTH;
-      if (k == 0) space_.fill(panel, block.end - block.first, to);
-      product(block.end - block.first, std::min(depth, s_.inputs - k), S::X_VECTORS,
-              call_.x + (low(chunk) * s_.rows + block.first) * s_.inputs + k, s_.inputs,
-              space_.panel_ih(panel) + k * S::X_VECTORS * LANES, to, S::WIDTH, false);
+      const float* x = call_.x + (low(chunk) * s_.rows + block.first) * s_.inputs;
+      space_.from_inputs(panel, x, block.end - block.first, {k, std::min(k + depth, s_.inputs)}, to);
     }
   }
 

@@ -7,8 +7,7 @@ class ForwardRun {
       : call_(call), s_(call.sizes), space_(s_, call.workspace), steps_{s_, call.valid, call.restart} {}
 
   void run(Team& team) {
-    const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL),
-                    space_.panels * s_.outputs * S::H_VECTORS * LANES, team.size());
+    const Grid grid(s_, space_.panels, ceiling(space_.outputs, PANEL), space_.weights, team.size());
     team.each(team.size(), [&](int n) {
       pack(share(space_.panels, n, team.size()), share(ceiling(space_.outputs, PANEL), n, team.size()));
       begin(share(s_.rows, n, team.size()));
@@ -81,7 +80,8 @@ class ForwardRun {
     for (int64_t p = place.panels.first; p < place.panels.end; ++p) {
       for (int64_t first = place.rows.first; first < place.rows.end; first += TILE_ROWS) {
         const Range rows{first, std::min(first + TILE_ROWS, place.rows.end)};
-        from_inputs(p, rows.end - first, steps_.at(n) * s_.rows + first, tile);
+        const float* x = call_.x + (steps_.at(n) * s_.rows + first) * s_.inputs;
+        space_.from_inputs(p, x, rows.end - first, {0, s_.inputs}, tile);
         from_state(n, p, rows, tile);
         elementwise(n, p, rows, tile);
       }
@@ -107,13 +107,6 @@ class ForwardRun {
 
   static int64_t in_turns(int64_t n, int64_t j, const Range& all) {
     return n % 2 ? all.first + all.end - 1 - j : j;
-  }
-
-  // W_ih x + b, for a panel and so many rows, counted over all steps.
-  void from_inputs(int64_t panel, int64_t rows, int64_t first, float* pre) const {
-    space_.fill(panel, rows, pre);
-    product(rows, s_.inputs, S::X_VECTORS, call_.x + first * s_.inputs, s_.inputs, space_.panel_ih(panel), pre,
-            S::WIDTH, false);
   }
 
   // Add W_hh h.

@@ -54,6 +54,32 @@ class Patience {
   int spins_ = 0;
 };
 
+// The processors that helpers may run on: not the caller's, if there is another one for each. A system that wakes
+// threads where they are called from would let a helper wait there until the caller is done, beside an idle
+// processor.
+class Places {
+ public:
+#if defined(__linux__)
+  void leave_caller_alone(std::vector<std::thread>& helpers) {
+    cpu_set_t processors;
+    if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;
+    const int own = sched_getcpu(), count = CPU_COUNT(&processors);
+    const bool are_few = static_cast<int>(helpers.size()) < count && count <= FEW_PROCESSORS;
+    if (own >= 0 && are_few) CPU_CLR(own, &processors);
+    if (told_ == helpers.size() && CPU_EQUAL(&processors, &processors_)) return;
+    for (std::thread& each : helpers) pthread_setaffinity_np(each.native_handle(), sizeof processors, &processors);
+    processors_ = processors;
+    told_ = helpers.size();
+  }
+
+ private:
+  cpu_set_t processors_{};
+  size_t told_ = 0;  // helpers
+#else
+  void leave_caller_alone(std::vector<std::thread>&) {}
+#endif
+};
+
 class Crew {
  public:
   using Run = void (*)(const void* work, int task);
@@ -66,7 +92,7 @@ class Crew {
       busy_.unlock();
       return 1;
     }
-    leave_caller_alone();
+    places_.leave_caller_alone(helpers_);
     size_.store(size, std::memory_order_relaxed);
     in_call_.store(true);
     if (sleeping_.load() > 0) {
@@ -189,29 +215,10 @@ class Crew {
       while (static_cast<int>(helpers_.size()) < wanted - 1) {
         const int number = static_cast<int>(helpers_.size()) + 1;
         helpers_.emplace_back([this, number] { help(number); });
-#if defined(__linux__)
-        CPU_ZERO(&of_helpers_);
-#endif
       }
     } catch (const std::system_error&) {
     }
     return std::max(1, std::min(wanted, static_cast<int>(helpers_.size()) + 1));
-  }
-
-  // Keep helpers off the processor that the caller runs on, if there is another one for each. A system that wakes
-  // threads where they are called from would let a helper wait there until the caller is done, beside an idle
-  // processor.
-  void leave_caller_alone() {
-#if defined(__linux__)
-    cpu_set_t processors;
-    if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;
-    const int own = sched_getcpu(), count = CPU_COUNT(&processors);
-    const bool are_few = static_cast<int>(helpers_.size()) < count && count <= FEW_PROCESSORS;
-    if (own >= 0 && are_few) CPU_CLR(own, &processors);
-    if (CPU_EQUAL(&processors, &of_helpers_)) return;
-    for (std::thread& each : helpers_) pthread_setaffinity_np(each.native_handle(), sizeof processors, &processors);
-    of_helpers_ = processors;
-#endif
   }
 
   void help(int number) {
@@ -244,9 +251,7 @@ class Crew {
   const pid_t process_ = getpid();  // a child of fork has no helpers
   std::mutex busy_;                 // held during a call
   std::vector<std::thread> helpers_;
-#if defined(__linux__)
-  cpu_set_t of_helpers_{};  // the processors of all of them; none after one was hired
-#endif
+  Places places_;  // of the helpers
 
   std::mutex mutex_;
   std::condition_variable called_;
